@@ -1,0 +1,247 @@
+"""The hub process, put together: every collaborator is made here and handed to those who need it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from tornado.httpserver import HTTPServer
+
+from batchhub.app.jobs import SiteJobBuilder
+from batchhub.app.reach import make_transport
+from batchhub.app.site import Site, make_dialect
+from batchhub.app.state import StateDirectory, utc_now
+from batchhub.auth.base import Authenticator
+from batchhub.auth.sessions import Sessions, SessionSettings
+from batchhub.config import traits
+from batchhub.config.clusters import ClusterSettings
+from batchhub.control.broadcast import Broadcast
+from batchhub.control.launcher import Launcher
+from batchhub.control.poller import Poller, PollerSettings
+from batchhub.control.reconciler import Cluster, Reconciler, ReconcilerSettings
+from batchhub.control.service import ClusterFacts, HubService, ServiceSettings
+from batchhub.control.tasks import Tasks
+from batchhub.core.lifecycle import Limits
+from batchhub.core.model import ServerId, UserName
+from batchhub.core.ports import Transport
+from batchhub.proxy.client import ProxyClient
+from batchhub.store.store import Store
+from batchhub.web.app import make_app
+from batchhub.web.people import HubPeople
+from batchhub.web.ports import MAX_BODY, WebServices, WebSettings
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class HubPlan:
+    """What a hub is made from; all of it checked."""
+
+    site: Site
+    state: StateDirectory
+    authenticator: Authenticator
+    database: str
+    listen: tuple[str, int]
+    proxy_api: str
+    poller: PollerSettings
+    reconciler: ReconcilerSettings
+    service: ServiceSettings
+    sessions: SessionSettings
+    web: WebSettings
+
+
+def plan_hub(
+    trait: Callable[[type[Any]], Any], site: Site, state: StateDirectory, authenticator: Authenticator
+) -> HubPlan:
+    """Freeze the traits. ``trait`` gives a concern's instance. Raises ConfigError."""
+    hub, proxy, pages = trait(traits.Hub), trait(traits.Proxy), trait(traits.Pages)
+    sessions, watching, starting = trait(traits.Sessions), trait(traits.Watching), trait(traits.Starting)
+    database = trait(traits.BatchHub).db_url or state.database
+    secure = bool(proxy.ssl_cert) or proxy.https_in_front
+    absolute = timedelta(days=sessions.absolute_days)
+    return HubPlan(
+        site=site,
+        state=state,
+        authenticator=authenticator,
+        database=database,
+        listen=(hub.ip, hub.port),
+        proxy_api=f"http://{proxy.api_ip}:{proxy.api_port}",
+        poller=PollerSettings(
+            fast=watching.fast,
+            slow=watching.slow,
+            ceiling=watching.ceiling,
+            confirmations=watching.confirmations,
+            accounting_patience=watching.accounting_patience,
+        ),
+        reconciler=ReconcilerSettings(
+            limits=Limits(
+                start_timeout=timedelta(seconds=starting.start_timeout),
+                requeue_grace=timedelta(seconds=starting.requeue_grace),
+            ),
+            cancel_again=starting.cancel_again,
+        ),
+        service=ServiceSettings(first_word=starting.first_word),
+        sessions=SessionSettings(idle=timedelta(hours=sessions.idle_hours), absolute=absolute),
+        web=WebSettings(
+            title=pages.title,
+            announcement=pages.announcement,
+            docs=pages.help_url,
+            secure_cookies="always" if secure else "auto",
+            session_life=absolute,
+            ticket_life=timedelta(minutes=sessions.ticket_minutes),
+            metrics="all" if pages.metrics_public else "admin",
+        ),
+    )
+
+
+class Hub:
+    """A running hub. :func:`running_hub` makes and closes one."""
+
+    def __init__(self, plan: HubPlan) -> None:
+        self._plan = plan
+        self.store = Store(plan.database, clock=utc_now)
+        self.routes = ProxyClient(plan.proxy_api, plan.state.api_token)
+        self._broadcast = Broadcast()
+        self._builder = SiteJobBuilder(plan.site, plan.state.key("servers"))
+        self._transports: dict[str, Transport] = {}
+        self._pollers: dict[str, Poller] = {}
+        self._reconciler: Reconciler
+        self._tasks = Tasks("hub")
+        self._server: HTTPServer | None = None
+        self.service = self._compose()
+
+    def _compose(self) -> HubService:
+        plan = self._plan
+        clusters: dict[str, Cluster] = {}
+        facts: dict[str, ClusterFacts] = {}
+        for cluster in plan.site.clusters:
+            transport = self._transports[cluster.name] = make_transport(cluster, utc_now)
+            dialect = make_dialect(cluster)
+            poller = self._pollers[cluster.name] = Poller(
+                cluster=cluster.name,
+                transport=transport,
+                dialect=dialect,
+                store=self.store,
+                clock=utc_now,
+                settings=plan.poller,
+                observed=self._observed,
+            )
+            clusters[cluster.name] = Cluster(poller, Launcher(transport, dialect, self._builder))
+            facts[cluster.name] = ClusterFacts(cluster.title or cluster.name, poller, _account_of(cluster))
+        self._reconciler = Reconciler(
+            clusters=clusters,
+            store=self.store,
+            routes=self.routes,
+            builder=self._builder,
+            broadcast=self._broadcast,
+            clock=utc_now,
+            settings=plan.reconciler,
+        )
+        return HubService(
+            profiles=plan.site.profiles,
+            clusters=facts,
+            store=self.store,
+            reconciler=self._reconciler,
+            builder=self._builder,
+            broadcast=self._broadcast,
+            clock=utc_now,
+            checks={"database": self._ask_database, "proxy": self._ask_proxy},
+            settings=plan.service,
+        )
+
+    def _observed(self, server_ids: Any) -> None:
+        found: list[ServerId] = list(server_ids)
+        self._reconciler.look(found)
+        self._broadcast.tell(*found)
+
+    async def _ask_database(self) -> str:
+        await self.store.ping()
+        return "ok"
+
+    async def _ask_proxy(self) -> str:
+        await self.routes.published()
+        return "ok"
+
+    async def start(self) -> None:
+        """Open the database, listen, begin to look. Raises WrongSchema, StoreUnavailable, TemplateProblem."""
+        plan = self._plan
+        self._builder.check()
+        await self.store.open()
+        people = HubPeople(
+            authenticator=plan.authenticator,
+            store=self.store,
+            sessions=Sessions(self.store, plan.state.key("cookies"), utc_now, plan.sessions, self._revoked),
+            key=plan.state.key("cookies"),
+            clock=utc_now,
+        )
+        services = WebServices(hub=self.service, people=people, clock=utc_now, ticket_key=plan.state.key("tickets"))
+        self._server = HTTPServer(make_app(services, plan.web), xheaders=True, max_body_size=MAX_BODY)
+        self._server.listen(plan.listen[1], plan.listen[0])
+        for poller in self._pollers.values():
+            self._tasks.start(poller.run(), f"poller of {poller.cluster}")
+        self._tasks.start(self._reconciler.keep_routes(), "routes")
+        self._tasks.start(self._keep_house(), "house")
+        self._reconciler.look([row.id for row in await self.store.live_servers()])
+
+    async def _revoked(self, sessions: Any) -> None:
+        for session in sessions:
+            await self.routes.revoke(session)
+
+    async def _keep_house(self) -> None:
+        while True:
+            await self.store.expire_sessions(utc_now())
+            await asyncio.sleep(3600)
+
+    async def close(self) -> None:
+        """Stop looking and listening. Jobs, the proxy and everybody's connections go on."""
+        if self._server is not None:
+            self._server.stop()
+        await self._tasks.close()
+        await self._reconciler.close()
+        for transport in self._transports.values():
+            await transport.close()
+        await self.routes.close()
+        await self.store.close()
+
+
+def _account_of(cluster: ClusterSettings) -> Callable[[UserName], str]:
+    return lambda user: cluster.account.replace("{username}", user)
+
+
+@contextlib.asynccontextmanager
+async def running_hub(plan: HubPlan) -> AsyncIterator[Hub]:
+    """A hub from start to end."""
+    hub = Hub(plan)
+    try:
+        await hub.start()
+        yield hub
+    finally:
+        await hub.close()
+
+
+async def _nothing(_hub: Hub) -> None:
+    """Jobs and notebooks outlive the hub."""
+
+
+async def serve(
+    plan: HubPlan,
+    started: Callable[[Hub], None] = lambda _: None,
+    ending: Callable[[Hub], Awaitable[None]] = _nothing,
+) -> None:
+    """Run until SIGTERM or SIGINT; ``started`` is called when the hub listens, ``ending`` before it stops to."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with running_hub(plan) as hub:
+        log.info("the hub listens on %s:%d", *plan.listen)
+        started(hub)
+        await stop.wait()
+        await ending(hub)
+        log.info("the hub ends; jobs and notebooks go on")

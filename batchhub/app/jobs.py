@@ -1,0 +1,174 @@
+"""Builds the job of a server from the site's words: context, script, documents, route. Stands behind ``control.ports.JobBuilder``."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import timedelta
+
+from batchhub.app.site import Site, make_dialect
+from batchhub.config.clusters import ClusterSettings
+from batchhub.control.ports import JobFiles
+from batchhub.core import handshake
+from batchhub.core.errors import BadInput
+from batchhub.core.forms import STANDARD, Profile
+from batchhub.core.handshake import Connection
+from batchhub.core.model import Endpoint, OptionValue, Server, ServerId, UserName
+from batchhub.core.ports import RouteTarget
+from batchhub.job.applications import Application
+from batchhub.job.context import JobContext
+from batchhub.job.files import job_files
+from batchhub.job.render import Renderer
+
+PREVIEW_ID = ServerId("preview22222")
+"""Stands in for a server's id where a job is only shown."""
+
+
+class SiteJobBuilder:
+    """All of a site's jobs. ``key`` is what servers' tokens are derived from."""
+
+    def __init__(self, site: Site, key: bytes) -> None:
+        self._site = site
+        self._key = key
+        self._renderer = Renderer(site.template_dirs)
+        self._dialects = {cluster.name: make_dialect(cluster).name for cluster in site.clusters}
+
+    def check(self) -> None:
+        """Render a sample for every cluster. Raises TemplateProblem."""
+        for dialect in sorted(set(self._dialects.values())):
+            self._renderer.check(dialect)
+
+    # ------------------------------------------------ files
+
+    def build(self, server: Server, home: str) -> JobFiles:
+        """Render the script and the documents. Raises BadInput, TemplateProblem."""
+        cluster, profile = self._site.cluster(server.cluster), self._site.profile(server.profile)
+        directory = f"{home.rstrip('/')}/.batchhub/jobs/{server.id}"
+        script = self.script(server, home, directory)
+        application = self._site.applications[profile.application]
+        callback = (
+            f"{cluster.callback_url.rstrip('/')}/hub/api/jobs/{server.id}/connection" if cluster.callback_url else ""
+        )
+        launch = application.document(
+            server.path,
+            socket=_uses_socket(application),
+            bind=cluster.bind_address,
+            ports=cluster.ports,
+            callback_url=callback,
+        )
+        return JobFiles(script, job_files(script, launch, self.secrets(server)))
+
+    def script(self, server: Server, home: str, directory: str) -> str:
+        """The job script alone."""
+        cluster, profile = self._site.cluster(server.cluster), self._site.profile(server.profile)
+        return self._renderer.render(self._dialects[cluster.name], _context(server, cluster, profile, home, directory))
+
+    def secrets(self, server: Server) -> bytes:
+        """``secrets.json`` of the server's generation."""
+        return handshake.secrets_document(server.generation, self.token(server, server.generation))
+
+    def token(self, server: Server, generation: int) -> str:
+        """The secret of one start."""
+        return handshake.server_token(self._key, server.id, generation)
+
+    # ------------------------------------------------ the way there
+
+    def endpoint(self, server: Server, connection: Connection) -> Endpoint:
+        """Where to dial. The scheduler says which node it is; the job, whose owner may have written anything, says which port."""
+        cluster = self._site.cluster(server.cluster)
+        host = cluster.node_address.replace("{host}", server.host)
+        if cluster.node_networks:
+            host = _believed(connection.addresses, cluster.node_networks) or host
+        if not host:
+            raise BadInput("The scheduler does not say which node the job runs on.")
+        if connection.socket:
+            return Endpoint(host, socket=connection.socket)
+        if cluster.ports is not None and not cluster.ports[0] <= connection.port <= cluster.ports[1]:
+            raise BadInput(
+                f"The job says it listens on port {connection.port}, outside of {cluster.ports[0]}-{cluster.ports[1]}."
+            )
+        return Endpoint(host, connection.port)
+
+    def route(self, server: Server) -> RouteTarget:
+        """The route to a server whose endpoint is known."""
+        if server.endpoint is None:
+            raise BadInput(f"Server {server.id} has not said where it listens.")
+        cluster = self._site.cluster(server.cluster)
+        application = self._application(server)
+        return RouteTarget(
+            path=server.path,
+            endpoint=server.endpoint,
+            owner=server.user,
+            server_id=server.id,
+            server_name=server.name,
+            cluster=cluster.name,
+            kind=cluster.tunnel_kind,
+            account=server.account,
+            authorization=application.authorization(self.token(server, server.generation)),
+        )
+
+    def ready_path(self, server: Server) -> str:
+        """What answers once the application is ready."""
+        return self._application(server).ready_path.replace("{base_url}", server.path)
+
+    def _application(self, server: Server) -> Application:
+        return self._site.applications[self._site.profile(server.profile).application]
+
+    # ------------------------------------------------ a look without a server
+
+    def preview(
+        self, profile: Profile, options: Mapping[str, OptionValue], user: str, home: str, server: Server
+    ) -> str:
+        """The script that would be submitted for these values."""
+        shown = replace(server, user=UserName(user), profile=profile.name, cluster=profile.cluster, options=options)
+        return self.script(shown, home, f"{home}/.batchhub/jobs/{shown.id}")
+
+
+def _uses_socket(application: Application) -> bool:
+    return not application.argv
+
+
+def _believed(addresses: tuple[str, ...], networks: tuple[str, ...]) -> str:
+    """The first reported address that lies in a network the admin named."""
+    allowed = [ipaddress.ip_network(network) for network in networks]
+    for text in addresses:
+        address = ipaddress.ip_address(text)
+        if any(address in network for network in allowed):
+            return text
+    return ""
+
+
+def _context(server: Server, cluster: ClusterSettings, profile: Profile, home: str, directory: str) -> JobContext:
+    options = dict(server.options)
+
+    def text(name: str) -> str:
+        return str(options.get(name, ""))
+
+    def number(name: str, fallback: int) -> int:
+        value = options.get(name, fallback)
+        return int(value)
+
+    walltime = number("walltime", 0)
+    return JobContext(
+        job_name=server.job_name,
+        directory=directory,
+        username=server.account,
+        homedir=home,
+        partition=text("partition"),
+        nprocs=number("cores", 1),
+        memory_mib=number("memory", 0) or None,
+        walltime=timedelta(seconds=walltime) if walltime else None,
+        gpus=number("gpus", 0),
+        gpu_type=text("gpu_type"),
+        account=text("account"),
+        qos=text("qos"),
+        reservation=text("reservation"),
+        options={name: value for name, value in options.items() if name not in STANDARD},
+        directives=profile.directives,
+        prologue="\n".join(part for part in (cluster.prologue.strip(), profile.prologue.strip()) if part),
+        epilogue="\n".join(part for part in (profile.epilogue.strip(), cluster.epilogue.strip()) if part),
+        python=cluster.python,
+        environment={**cluster.environment, **profile.environment},
+        memory_unit=str(cluster.scheduler_options.get("unit_for_limits", "")),
+    )

@@ -1,0 +1,274 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import logging
+import sys
+import urllib.error
+import urllib.request
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+from traitlets import Unicode
+
+from batchhub.app.command import Command, run
+from batchhub.app.demo import Demo
+from batchhub.app.detached import start_detached, stop_detached
+from batchhub.app.hub import plan_hub, serve
+from batchhub.app.jobs import PREVIEW_ID, SiteJobBuilder
+from batchhub.app.proxying import plan_proxy, run_proxy
+from batchhub.app.site import load_authenticator, read_site
+from batchhub.app.state import StateDirectory
+from batchhub.auth.dictionary import hash_password
+from batchhub.config import traits
+from batchhub.core.errors import BadInput, ConfigError, InvalidForm
+from batchhub.core.forms import check
+from batchhub.core.model import Server, UserName
+from batchhub.store import schema
+
+log = logging.getLogger(__name__)
+
+
+def say(text: str) -> None:
+    """Print."""
+    print(text, flush=True)  # noqa: T201
+
+
+class ServingCommand(Command):
+    """What the commands that serve share."""
+
+    def state(self) -> StateDirectory:
+        """The shared directory."""
+        return StateDirectory.open(self.trait(traits.BatchHub).state_dir)
+
+    def serve_hub(self) -> None:
+        """The hub, until a signal."""
+        hub = self.trait(traits.BatchHub)
+        authenticator = load_authenticator(hub.authenticator_class)(parent=self)
+        plan = plan_hub(self.trait, read_site(hub), self.state(), authenticator)  # type: ignore[arg-type]
+        asyncio.run(serve(plan))
+
+
+class HubCommand(ServingCommand):
+    """Start the hub alone; a service manager starts `batchhub proxy` beside it."""
+
+    name = "batchhub hub"
+    description = "Start the hub: people, forms, database, scheduler. The proxy is a process of its own."
+
+    def act(self) -> None:
+        """What the class says."""
+        self.serve_hub()
+
+
+class ProxyCommand(ServingCommand):
+    """Start the proxy alone."""
+
+    name = "batchhub proxy"
+    description = "Start the proxy: public socket, routes, tunnels, everybody's connections. Restarting the hub does not touch it."
+
+    def act(self) -> None:
+        """What the class says."""
+        site = read_site(self.trait(traits.BatchHub))
+        plan = plan_proxy(
+            self.trait(traits.Proxy), self.trait(traits.Hub), self.trait(traits.Sessions), self.state(), site
+        )
+        run_proxy(plan)
+
+
+class StopCommand(ServingCommand):
+    """End the proxy that `batchhub` left running."""
+
+    name = "batchhub stop"
+    description = "End the detached proxy. This cuts every open notebook connection; the jobs go on."
+
+    def act(self) -> None:
+        """What the class says."""
+        pid = stop_detached(self.state())
+        say("No detached proxy is running." if pid is None else f"The proxy (pid {pid}) was told to end.")
+
+
+class RenderCommand(Command):
+    """Print a job script."""
+
+    name = "batchhub render"
+    description = (
+        "Print the job script that a form would submit, without submitting. "
+        "Values are given as NAME=VALUE, as typed into the form: batchhub render --profile=lab cores=4 walltime=8h"
+    )
+    profile = Unicode(help="Which profile; the first one if not given.").tag(config=True)
+    user = Unicode(help="For whom; you if not given.").tag(config=True)
+    home = Unicode(help="Home directory on the cluster; /home/USER if not given.").tag(config=True)
+    aliases: ClassVar[dict[Any, Any]] = {  # type: ignore[misc]
+        **Command.aliases,
+        "profile": "RenderCommand.profile",
+        "user": "RenderCommand.user",
+        "home": "RenderCommand.home",
+    }
+
+    def act(self) -> None:
+        """What the class says."""
+        site = read_site(self.trait(traits.BatchHub))
+        profile = site.profile(self.profile) if self.profile else site.profiles[0]
+        raw = {field.name: [field.shown(field.default)] for field in profile.fields if field.default is not None}
+        for word in self.extra_args:
+            name, equals, value = word.partition("=")
+            if not equals or name not in {field.name for field in profile.fields}:
+                offered = ", ".join(field.name for field in profile.fields)
+                raise BadInput(
+                    f"{word!r}: NAME=VALUE is expected, with a field of profile {profile.name!r}: {offered}."
+                )
+            raw[name] = [value]
+        try:
+            options = check(profile, raw)
+        except InvalidForm as error:
+            raise BadInput(
+                "\n  ".join(["The form would refuse this:", *(f"{n}: {t}" for n, t in error.fields.items())])
+            ) from error
+        user = self.user or getpass.getuser()
+        account = site.cluster(profile.cluster).account.replace("{username}", user)
+        epoch = datetime.fromtimestamp(0, UTC)
+        server = Server(PREVIEW_ID, UserName(user), "", profile.cluster, profile.name, account, epoch, epoch)
+        home = (self.home or f"/home/{account}").rstrip("/")
+        sys.stdout.write(SiteJobBuilder(site, bytes(32)).preview(profile, options, user, home, server))
+
+
+class DatabaseCommand(ServingCommand):
+    """Database chores."""
+
+    name = "batchhub db"
+    description = (
+        "`batchhub db upgrade` brings the database to this version's schema; `batchhub db revision` says where it is."
+    )
+
+    def act(self) -> None:
+        """What the class says."""
+        what = self.extra_args[0] if self.extra_args else ""
+        url = self.trait(traits.BatchHub).db_url or self.state().database
+        if what == "upgrade":
+            schema.upgrade(url)
+            say(f"The database is at revision {schema.revision(url)}.")
+        elif what == "revision":
+            say(schema.revision(url) or "The database is empty.")
+        else:
+            raise BadInput("batchhub db upgrade, or batchhub db revision.")
+
+
+class ConfigCommand(Command):
+    """Write a configuration file."""
+
+    name = "batchhub config"
+    description = (
+        "`batchhub config --generate` prints a configuration file with every setting, its default and its meaning."
+    )
+    flags: ClassVar[dict[Any, Any]] = {  # type: ignore[misc]
+        "generate": ({"ConfigCommand": {"what": "generate"}}, "Print a configuration file."),
+        "check": (
+            {"ConfigCommand": {"what": "check"}},
+            "Read the configuration and the templates and say what is wrong.",
+        ),
+    }
+    what = Unicode("check", help="generate or check.").tag(config=True)
+
+    def start(self) -> None:
+        """Generating needs no configuration to be readable."""
+        if self.what == "generate":
+            sys.stdout.write(self.generate_config_file(self.classes))
+            return
+        super().start()
+
+    def act(self) -> None:
+        """What the class says."""
+        hub = self.trait(traits.BatchHub)
+        site = read_site(hub)
+        SiteJobBuilder(site, bytes(32)).check()
+        load_authenticator(hub.authenticator_class)(parent=self)
+        where = self.config_path or "the defaults"
+        say(f"{where}: {len(site.clusters)} clusters, {len(site.profiles)} profiles; nothing is wrong.")
+
+
+class HashPasswordCommand(Command):
+    """Hash a password."""
+
+    name = "batchhub hash-password"
+    description = "Ask for a password and print its hash, for c.DictionaryAuthenticator.users."
+
+    def act(self) -> None:
+        """What the class says."""
+        if not sys.stdin.isatty():
+            password = sys.stdin.readline().rstrip("\n")
+        else:
+            password = getpass.getpass("Password: ")
+            if password != getpass.getpass("Again: "):
+                raise BadInput("The two are not the same.")
+        if not password:
+            raise BadInput("An empty password opens the hub to everybody.")
+        say(hash_password(password))
+
+
+class BatchHubCommand(ServingCommand):
+    """Hub and proxy."""
+
+    name = "batchhub"
+    description = (
+        "Start the hub, and the proxy beside it if none is running. The proxy goes on when the hub ends, so that nobody's notebook is "
+        "cut by a restart; `batchhub stop` ends it."
+    )
+    examples = """
+    batchhub demo                                   try it: no root, no scheduler
+    batchhub config --generate > batchhub_config.py
+    batchhub --config=batchhub_config.py            hub and proxy
+    batchhub render cores=4 walltime=8h             the job script that would be submitted
+    """
+    subcommands: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
+        "hub": (HubCommand, "Start the hub alone."),
+        "proxy": (ProxyCommand, "Start the proxy alone."),
+        "stop": (StopCommand, "End the detached proxy."),
+        "demo": (Demo, "Try it here: local queue, JupyterLab, one user, no root."),
+        "render": (RenderCommand, "Print the job script that would be submitted."),
+        "db": (DatabaseCommand, "Upgrade the database, or show its revision."),
+        "config": (ConfigCommand, "Generate or check a configuration."),
+        "hash-password": (HashPasswordCommand, "Hash a password for DictionaryAuthenticator."),
+    }
+
+    def act(self) -> None:
+        """What the class says."""
+        if self.extra_args:
+            raise BadInput(f"There is no command {self.extra_args[0]!r}; there are {', '.join(self.subcommands)}.")
+        read_site(self.trait(traits.BatchHub))
+        if self.trait(traits.Proxy).should_start:
+            self._start_proxy()
+        self.serve_hub()
+
+    def _start_proxy(self) -> None:
+        state, proxy = self.state(), self.trait(traits.Proxy)
+        arguments = [f"--config={self.config_path}"] if self.config_path else []
+        arguments += [
+            word for word in sys.argv[1:] if word.startswith("--") and not word.startswith(("--config", "--generate"))
+        ]
+        pid = start_detached(state, arguments, lambda: proxy_answers(proxy.api_ip, proxy.api_port, state.api_token))
+        if pid is None:
+            log.info("the proxy runs already; its routes and connections are kept")
+        else:
+            log.info("the proxy was started (pid %d, log %s); `batchhub stop` ends it", pid, state.proxy_log)
+
+
+def proxy_answers(ip: str, port: int, token: str) -> bool:
+    """Whether our proxy's control API answers. Raises ConfigError if somebody else's does."""
+    request = urllib.request.Request(f"http://{ip}:{port}/api/routes", headers={"Authorization": f"token {token}"})
+    try:
+        with urllib.request.urlopen(request, timeout=2):  # noqa: S310 - our own loopback
+            return True
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise ConfigError(
+            f"Something that is not our proxy answers on {ip}:{port} (HTTP {error.code}); set c.Proxy.api_port, or end it."
+        ) from error
+    except OSError:
+        return False
+
+
+def main() -> None:
+    """The ``batchhub`` program."""
+    run(BatchHubCommand)

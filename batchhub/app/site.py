@@ -1,0 +1,136 @@
+"""A site's configuration as frozen values: read once at start, checked as a whole, before anything is opened."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from traitlets.config import Configurable
+
+from batchhub.config.clusters import ClusterSettings, read_clusters
+from batchhub.config.profiles import read_profiles
+from batchhub.config.tables import check_keys, read, suggest
+from batchhub.config.traits import BatchHub
+from batchhub.core.errors import BadInput, ConfigError
+from batchhub.core.forms import Profile
+from batchhub.core.ports import Dialect
+from batchhub.job.applications import BUILT_IN, Application
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Clusters, what can be started on them, and where the templates are."""
+
+    clusters: tuple[ClusterSettings, ...]
+    profiles: tuple[Profile, ...]
+    applications: Mapping[str, Application]
+    template_dirs: tuple[Path, ...]
+
+    def cluster(self, name: str) -> ClusterSettings:
+        """Raises ConfigError."""
+        for cluster in self.clusters:
+            if cluster.name == name:
+                return cluster
+        raise ConfigError(f"There is no cluster {name!r}; {suggest(name, [cluster.name for cluster in self.clusters])}")
+
+    def profile(self, name: str) -> Profile:
+        """Raises ConfigError."""
+        for profile in self.profiles:
+            if profile.name == name:
+                return profile
+        raise ConfigError(f"There is no profile {name!r}; {suggest(name, [profile.name for profile in self.profiles])}")
+
+
+def read_site(traits: BatchHub) -> Site:
+    """From the traits and the TOML file beside them. Raises ConfigError."""
+    clusters: dict[str, Any] = dict(traits.clusters)
+    profiles: list[Any] = list(traits.profiles)
+    applications: dict[str, Any] = dict(traits.applications)
+    if traits.site_file:
+        table = _toml(Path(traits.site_file))
+        check_keys(table, ("clusters", "profiles", "applications"), traits.site_file)
+        for name in set(clusters) & set(table.get("clusters", {})):
+            raise ConfigError(f"cluster {name!r} is both in c.BatchHub.clusters and in {traits.site_file}.")
+        clusters.update(table.get("clusters", {}))
+        profiles.extend(table.get("profiles", []))
+        applications.update(table.get("applications", {}))
+    known = {**BUILT_IN, **{name: _application(name, table) for name, table in applications.items()}}
+    read = read_clusters(clusters)
+    if not read:
+        raise ConfigError(
+            "No cluster is configured: set c.BatchHub.clusters, or c.BatchHub.site_file to a TOML file with [clusters.NAME]."
+        )
+    found = read_profiles(
+        profiles or [{"name": "jupyterlab", "title": "JupyterLab", "cluster": read[0].name}],
+        [c.name for c in read],
+        list(known),
+    )
+    for cluster in read:
+        make_dialect(cluster)
+    directories = tuple(Path(name) for name in traits.template_dirs)
+    for directory in directories:
+        if not directory.is_dir():
+            raise ConfigError(f"c.BatchHub.template_dirs: {directory} is not a directory.")
+    return Site(read, found, known, directories)
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise ConfigError(f"c.BatchHub.site_file: {path} cannot be read: {error.strerror}.") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: {error}.") from error
+
+
+def _application(name: str, table: Any) -> Application:
+    if not isinstance(table, Mapping):
+        raise ConfigError(f"application {name!r}: a table is expected.")
+    application = read(Application, {"title": name, **table, "name": name}, f"application {name!r}")
+    try:
+        application.check()
+    except BadInput as error:
+        raise ConfigError(str(error)) from error
+    return application
+
+
+def make_dialect(cluster: ClusterSettings) -> Dialect:
+    """The cluster's scheduler dialect, from its entry point and options. Raises ConfigError."""
+    cls = load_extension("batchhub.schedulers", cluster.scheduler, f"cluster {cluster.name!r}, scheduler")
+    options = read(cls, dict(cluster.scheduler_options), f"cluster {cluster.name!r}, scheduler_options")
+    dialect: Dialect = options
+    return dialect
+
+
+def load_extension(group: str, name: str, where: str) -> Any:
+    """An extension class by its entry point's name, or ``package.module:Class``. Raises ConfigError."""
+    if ":" in name:
+        module, _, attribute = name.partition(":")
+        try:
+            return getattr(__import__(module, fromlist=[attribute]), attribute)
+        except (ImportError, AttributeError) as error:
+            raise ConfigError(f"{where}: {name} cannot be imported: {error}.") from error
+    found = {point.name: point for point in entry_points(group=group)}
+    if name not in found:
+        raise ConfigError(f"{where}: {name!r} is not known; {suggest(name, found)}")
+    try:
+        return found[name].load()
+    except ImportError as error:
+        raise ConfigError(f"{where}: {name} cannot be imported: {error}.") from error
+
+
+def load_authenticator(value: Any) -> type[Configurable]:
+    """The authenticator's class from the trait's value: a class, an entry point or ``package.module:Class``. Raises ConfigError."""
+    cls = (
+        load_extension("batchhub.authenticators", value, "c.BatchHub.authenticator_class")
+        if isinstance(value, str)
+        else value
+    )
+    if not (isinstance(cls, type) and issubclass(cls, Configurable) and callable(getattr(cls, "authenticate", None))):
+        raise ConfigError(f"c.BatchHub.authenticator_class: {value!r} is not an Authenticator class.")
+    return cls

@@ -1,0 +1,1 @@
+"""Traits by concern, frozen into settings at start; clusters and profiles."""

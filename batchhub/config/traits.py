@@ -1,0 +1,141 @@
+"""What a site may set, by concern. Each class only holds traits; ``freeze`` in the composition root makes settings of them.
+
+``batchhub config --generate`` prints all of it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from traitlets import Any, Bool, Dict, Float, Int, List, TraitError, Unicode, default, validate
+from traitlets.config import Configurable
+
+
+class BatchHub(Configurable):
+    """The hub as a whole."""
+
+    state_dir = Unicode(
+        help="Directory, 0700, of database, keys, routes and logs of the proxy. Hub and proxy share it."
+    ).tag(config=True)
+    db_url = Unicode(
+        help="SQLAlchemy address of the database; empty: SQLite in state_dir. A password in it is not printed anywhere."
+    ).tag(config=True)
+    site_file = Unicode(
+        help="TOML file with [clusters.NAME] and [[profiles]] tables, beside or instead of the two traits of these names."
+    ).tag(config=True)
+    clusters = Dict(help="Cluster name -> table; docs/configuration.md names the keys.").tag(config=True)
+    profiles = List(Any(), help="What people can start, in the order shown; a list of tables.").tag(config=True)
+    applications = Dict(help="Application name -> table: further web applications that profiles may name.").tag(
+        config=True
+    )
+    template_dirs = List(Unicode(), help="Directories searched for job templates before BatchHub's own.").tag(
+        config=True
+    )
+    authenticator_class = Any(
+        "pam", help="An entry point of batchhub.authenticators (pam, dictionary), 'package.module:Class', or a class."
+    ).tag(config=True)
+
+    @default("state_dir")
+    def _default_state_dir(self) -> str:
+        if os.geteuid() == 0:
+            return "/var/lib/batchhub"
+        base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+        return str(Path(base) / "batchhub")
+
+
+class Hub(Configurable):
+    """The hub's own listener, which only the proxy and, if wanted, jobs talk to."""
+
+    ip = Unicode("127.0.0.1", help="Address to listen on.").tag(config=True)
+    port = Int(8081, help="Port to listen on.").tag(config=True)
+
+
+class Proxy(Configurable):
+    """The public side."""
+
+    ip = Unicode("0.0.0.0", help="Public address.").tag(config=True)  # noqa: S104 - it is the public side
+    port = Int(8000, help="Public port.").tag(config=True)
+    api_ip = Unicode("127.0.0.1", help="Address of the control API; keep it on loopback.").tag(config=True)
+    api_port = Int(8001, help="Port of the control API.").tag(config=True)
+    ssl_cert = Unicode(help="TLS certificate chain (PEM). Empty: plain HTTP, for a loopback or a TLS front only.").tag(
+        config=True
+    )
+    ssl_key = Unicode(help="Its key (PEM).").tag(config=True)
+    trusted_proxies = List(
+        Unicode(), help="Addresses or networks of front-end proxies whose X-Forwarded headers are believed."
+    ).tag(config=True)
+    https_in_front = Bool(
+        False, help="A front end ends TLS for us: cookies are marked Secure though we speak plain HTTP ourselves."
+    ).tag(config=True)
+    should_start = Bool(
+        True, help="`batchhub` starts the proxy if it does not run; False when a service manager does."
+    ).tag(config=True)
+
+
+class Pages(Configurable):
+    """What people see."""
+
+    title = Unicode("BatchHub", help="The site's name.").tag(config=True)
+    announcement = Unicode(help="A sentence shown on every page; plain text.").tag(config=True)
+    help_url = Unicode(help="Where people find help; shown in the page's foot.").tag(config=True)
+    metrics_public = Bool(
+        False, help="Answer /hub/metrics to anybody; otherwise loopback and admins' tokens only."
+    ).tag(config=True)
+
+
+class Sessions(Configurable):
+    """How long a sign-in lasts."""
+
+    idle_hours = Float(24.0, help="Hours without a request after which a session ends.").tag(config=True)
+    absolute_days = Float(14.0, help="Days after which it ends in any case.").tag(config=True)
+    ticket_minutes = Float(
+        15.0, help="Minutes a proxy ticket lasts; it is renewed silently while it is used, until the session's end."
+    ).tag(config=True)
+
+
+class Watching(Configurable):
+    """How often a scheduler is asked. One question asks for all jobs of a cluster."""
+
+    fast = Float(2.0, help="Seconds between two questions while somebody waits for a server.").tag(config=True)
+    slow = Float(20.0, help="Seconds between two questions otherwise.").tag(config=True)
+    ceiling = Float(60.0, help="Longest pause, in seconds, while a scheduler does not answer.").tag(config=True)
+    confirmations = Int(2, help="Good answers that must lack a job before accounting is asked for its end.").tag(
+        config=True
+    )
+    accounting_patience = Float(
+        60.0,
+        help="Seconds that a job which left the queue may lack a final record before it is called ended without one.",
+    ).tag(config=True)
+
+    @validate("fast", "slow", "ceiling")
+    def _check_pause(self, proposal: dict[str, object]) -> object:
+        value = proposal["value"]
+        if not isinstance(value, float) or value < 0.2:
+            raise TraitError(f"Watching: {value!r} seconds is too often; at least 0.2.")
+        return value
+
+
+class Starting(Configurable):
+    """Starts and stops."""
+
+    start_timeout = Float(
+        300.0, help="Seconds from the job's start to the application's first answer. Waiting in the queue has no limit."
+    ).tag(config=True)
+    requeue_grace = Float(
+        60.0, help="Seconds that a job which was preempted or lost its node is given to show up in the queue again."
+    ).tag(config=True)
+    first_word = Float(
+        10.0, help="Seconds that the form waits for the scheduler's first answer before the waiting page."
+    ).tag(config=True)
+    cancel_again = Float(15.0, help="Least pause in seconds between two cancels of one job.").tag(config=True)
+
+
+CONCERNS: tuple[type[Configurable], ...] = (BatchHub, Hub, Proxy, Pages, Sessions, Watching, Starting)
+"""Every class above, in the order they are documented."""
+
+
+def python_of_this_process() -> str:
+    """The interpreter that runs the hub: the local queue's jobs use it, so that they find the same JupyterLab."""
+    return sys.executable

@@ -1,0 +1,98 @@
+"""The hands on one cluster: submit, cancel, read what the job left. Each method is one effect and may be repeated."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from batchhub.control.ports import JobBuilder
+from batchhub.core.errors import BadInput, FileMissing, HubError
+from batchhub.core.handshake import Connection, ExitRecord, read_connection, read_exit
+from batchhub.core.model import JobId, Server
+from batchhub.core.ports import Dialect, JobRequest, Transport
+
+log = logging.getLogger(__name__)
+
+JOBS_DIRECTORY = ".batchhub/jobs"
+LOG_TAIL_BYTES = 6000
+LOG_TAIL_LINES = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Remains:
+    """What a job left in its directory."""
+
+    exit: ExitRecord | None
+    log_tail: str
+
+
+class Launcher:
+    """Works as the server's own account throughout."""
+
+    def __init__(self, transport: Transport, dialect: Dialect, builder: JobBuilder) -> None:
+        self._transport = transport
+        self._dialect = dialect
+        self._builder = builder
+
+    async def prepare(self, row: Server) -> tuple[str, str]:
+        """Write the job directory; returns its path and the script. Raises Unreachable, NotFound, BadInput, TemplateProblem."""
+        home = await self._transport.home(row.account)
+        directory = f"{home.rstrip('/')}/{JOBS_DIRECTORY}/{row.id}"
+        files = self._builder.build(row, home)
+        await self._transport.make_directory(directory, row.account)
+        for name, data in files.files.items():
+            await self._transport.put(f"{directory}/{name}", data, row.account)
+        return directory, files.script
+
+    async def submit(self, row: Server, script: str) -> JobId:
+        """Submit. Raises SubmitRejected, SubmitAmbiguous, CommandNotFound, Unreachable (also ambiguous)."""
+        request = JobRequest(name=row.job_name, directory=row.directory, script=script, user=row.account)
+        done = await self._transport.run(self._dialect.submit(request), row.account)
+        return self._dialect.read_submit(done)
+
+    async def cancel(self, row: Server) -> None:
+        """Cancel its job. Raises Unreachable, Denied."""
+        if row.job_id is None:
+            return
+        for command in self._dialect.cancel([row.job_id]):
+            self._dialect.read_cancel(await self._transport.run(command, row.account))
+
+    async def renew(self, row: Server) -> None:
+        """Write the secrets of the row's generation for the job's next start. Raises Unreachable."""
+        await self._transport.put(f"{row.directory}/secrets.json", self._builder.secrets(row), row.account)
+
+    async def connection(self, row: Server) -> Connection:
+        """What the job says about where it listens. Raises FileMissing (not yet), BadInput, Unreachable."""
+        return read_connection(await self._transport.get(f"{row.directory}/connection.json", row.account, limit=8192))
+
+    async def remains(self, row: Server) -> Remains:
+        """The exit record and the log's end, as far as they can be had."""
+        record: ExitRecord | None = None
+        tail = ""
+        if not row.directory:
+            return Remains(None, "")
+        try:
+            record = read_exit(await self._transport.get(f"{row.directory}/exit.json", row.account, limit=8192))
+        except FileMissing:
+            pass
+        except BadInput as error:
+            log.warning("server %s: its exit record cannot be read: %s", row.id, error)
+        try:
+            data = await self._transport.tail(f"{row.directory}/job.log", row.account, LOG_TAIL_BYTES)
+            tail = readable_tail(data)
+        except FileMissing:
+            pass
+        except HubError as error:
+            log.warning("server %s: its log cannot be read: %s", row.id, error)
+        return Remains(record, tail)
+
+
+def readable_tail(data: bytes) -> str:
+    """A log's last lines for a page: no control characters but line breaks, no first line cut in two."""
+    text = data.decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n")
+    if len(data) >= LOG_TAIL_BYTES:
+        text = text.partition("\n")[2]
+    kept = "".join(
+        letter if letter in "\n\t" or letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text
+    )
+    return "\n".join(kept.rstrip().split("\n")[-LOG_TAIL_LINES:])

@@ -1,0 +1,68 @@
+"""What the control plane needs from its neighbours, as Protocols."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from batchhub.core.handshake import Connection
+from batchhub.core.model import Endpoint, Server, ServerId
+from batchhub.core.ports import RouteTarget
+
+
+class ServerStore(Protocol):
+    """The transactions on servers. Every method raises StoreUnavailable when the database cannot be asked."""
+
+    def add_server(self, server: Server) -> Awaitable[Server]:
+        """Save a new run. Raises Conflict if the person has a live one of that name."""
+
+    def server(self, server_id: ServerId) -> Awaitable[Server]:
+        """Raises NotFound."""
+
+    def current_server(self, user: str, name: str) -> Awaitable[Server | None]:
+        """The newest run."""
+
+    def servers_of(self, user: str) -> Awaitable[Sequence[Server]]:
+        """The newest run of each name."""
+
+    def live_servers(self, cluster: str | None = None) -> Awaitable[Sequence[Server]]:
+        """Every run that has not ended."""
+
+    def all_current(self, *, live_only: bool, offset: int, limit: int) -> Awaitable[tuple[Sequence[Server], int]]:
+        """A page of everybody's newest runs, and how many there are."""
+
+    def update(
+        self, server_id: ServerId, change: Callable[[Server], Server | None], *, kind: str = "", by: str = ""
+    ) -> Awaitable[Server]:
+        """Load, change, save in one transaction; ``None`` leaves the row alone. Returns the row as it is then."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobFiles:
+    """What is written into a job's directory before it is submitted, in the order of ``files``, each 0600; ``script`` is submitted."""
+
+    script: str
+    files: Mapping[str, bytes]
+
+
+class JobBuilder(Protocol):
+    """Turns a server into the contents of its job directory. Raises BadInput or TemplateProblem."""
+
+    def build(self, server: Server, home: str) -> JobFiles:
+        """Render the script and the documents; ``home`` is the account's on the cluster."""
+
+    def secrets(self, server: Server) -> bytes:
+        """``secrets.json`` for the server's current generation."""
+
+    def token(self, server: Server, generation: int) -> str:
+        """The server's own secret of a generation."""
+
+    def endpoint(self, server: Server, connection: Connection) -> Endpoint:
+        """Where to dial, from what the scheduler and the job say together. Raises BadInput when they cannot both be right."""
+
+    def route(self, server: Server) -> RouteTarget:
+        """The route to a server whose endpoint is known."""
+
+    def ready_path(self, server: Server) -> str:
+        """The path that answers once the application is ready."""

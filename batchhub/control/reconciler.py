@@ -1,0 +1,383 @@
+"""Brings every server from what it is to what is wanted, one look at a time.
+
+A look loads the row, takes the newest observation, runs the pure :func:`batchhub.control.steps.step` inside the store's transaction,
+and then carries out the actions. Looks at one server never overlap. A queue entry means "look at this server again" and may be lost or
+doubled without harm: the poller's next tick brings it back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import assert_never
+
+from batchhub.control.broadcast import Broadcast
+from batchhub.control.launcher import Launcher
+from batchhub.control.poller import Poller
+from batchhub.control.ports import JobBuilder, ServerStore
+from batchhub.control.steps import NO_RECORD, step
+from batchhub.control.tasks import Tasks
+from batchhub.core.errors import (
+    BadInput,
+    CommandNotFound,
+    Denied,
+    FileMissing,
+    HubError,
+    NotFound,
+    StoreUnavailable,
+    SubmitAmbiguous,
+    SubmitRejected,
+    Unreachable,
+)
+from batchhub.core.handshake import Connection
+from batchhub.core.lifecycle import Action, Decision, Limits
+from batchhub.core.model import Outcome, Phase, Server, ServerId
+from batchhub.core.ports import Clock, Routes
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ReconcilerSettings:
+    """Seconds, unless said otherwise.
+
+    ``cancel_again``: the least pause between two cancels of one job. ``submit_again``: the pause after a submit that could not be begun.
+    ``submits_at_most``: how often a job that proved absent is submitted before it is given up. ``verify_routes``: how often the proxy's
+    routes are compared with ours.
+    """
+
+    limits: Limits = field(default_factory=Limits)
+    cancel_again: float = 15.0
+    submit_again: float = 5.0
+    submits_at_most: int = 3
+    verify_routes: float = 30.0
+    workers: int = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """What the reconciler holds of a cluster."""
+
+    poller: Poller
+    launcher: Launcher
+
+
+class Reconciler:
+    """The only writer of phases."""
+
+    def __init__(
+        self,
+        *,
+        clusters: Mapping[str, Cluster],
+        store: ServerStore,
+        routes: Routes,
+        builder: JobBuilder,
+        broadcast: Broadcast,
+        clock: Clock,
+        settings: ReconcilerSettings,
+    ) -> None:
+        self._clusters = clusters
+        self._store = store
+        self._routes = routes
+        self._builder = builder
+        self._broadcast = broadcast
+        self._clock = clock
+        self._settings = settings
+        self._tasks = Tasks("reconciler")
+        self._slots = asyncio.Semaphore(settings.workers)
+        self._busy: set[ServerId] = set()
+        self._again: set[ServerId] = set()
+        self._timers: dict[ServerId, asyncio.TimerHandle] = {}
+        self._published: dict[str, str] = {}
+
+    # ------------------------------------------------ the queue
+
+    def look(self, server_ids: Iterable[ServerId]) -> None:
+        """Look at these servers again, soon."""
+        for server_id in server_ids:
+            if server_id in self._busy:
+                self._again.add(server_id)
+                continue
+            self._busy.add(server_id)
+            self._tasks.start(self._work(server_id), f"look at {server_id}")
+
+    def later(self, server_id: ServerId, delay: float) -> None:
+        """Look at it again in ``delay`` seconds; the newer of two wishes stands."""
+        if old := self._timers.pop(server_id, None):
+            old.cancel()
+        loop = asyncio.get_running_loop()
+        self._timers[server_id] = loop.call_later(delay, self._due, server_id)
+
+    def _due(self, server_id: ServerId) -> None:
+        self._timers.pop(server_id, None)
+        self.look((server_id,))
+
+    async def close(self) -> None:
+        """Stop looking."""
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        await self._tasks.close()
+
+    async def _work(self, server_id: ServerId) -> None:
+        try:
+            async with self._slots:
+                await self._look(server_id)
+        except StoreUnavailable as error:
+            log.warning("server %s: %s", server_id, error)
+            self.later(server_id, 5.0)
+        except NotFound:
+            log.info("server %s is not in the database any more", server_id)
+        except Exception:
+            log.exception("looking at server %s failed", server_id)
+            self.later(server_id, 10.0)
+        finally:
+            self._busy.discard(server_id)
+            if server_id in self._again:
+                self._again.discard(server_id)
+                self.look((server_id,))
+
+    # ------------------------------------------------ one look
+
+    async def _look(self, server_id: ServerId) -> None:
+        row = await self._store.server(server_id)
+        cluster = self._clusters.get(row.cluster)
+        if cluster is None:
+            log.error("server %s is on cluster %r, which the configuration does not name any more", row.id, row.cluster)
+            return
+        seen = cluster.poller.newest(server_id)
+        decided: list[Decision] = []
+
+        def change(current: Server) -> Server | None:
+            after, decision = step(current, seen, self._clock(), self._settings.limits)
+            decided[:] = [decision]
+            return after if after != current else None
+
+        before = row
+        row = await self._store.update(server_id, change, kind="phase")
+        decision = decided[0]
+        if row.phase is not before.phase:
+            log.info("server %s of %s: %s -> %s", row.id, row.user, before.phase, row.phase)
+        for action in decision.actions:
+            row = await self._act(action, row, cluster)
+
+    async def _act(self, action: Action, row: Server, cluster: Cluster) -> Server:
+        match action:
+            case Action.SUBMIT:
+                return await self._submit(row, cluster)
+            case Action.RENEW:
+                return await self._renew(row, cluster)
+            case Action.REACH:
+                return await self._reach(row, cluster)
+            case Action.PUBLISH:
+                return await self._publish(row, cluster)
+            case Action.WITHDRAW:
+                return await self._withdraw(row)
+            case Action.CANCEL:
+                return await self._cancel(row, cluster)
+            case Action.COLLECT:
+                return await self._collect(row, cluster)
+            case Action.NOTIFY:
+                self._broadcast.tell(row.id, row.user)
+                return row
+            case _:
+                assert_never(action)
+
+    # ------------------------------------------------ actions
+
+    async def _submit(self, row: Server, cluster: Cluster) -> Server:
+        if row.submit_count >= self._settings.submits_at_most:
+            return await self._refuse(row, "The scheduler accepted the job several times but never knew it afterwards.")
+        now = self._clock()
+        try:
+            directory, script = await cluster.launcher.prepare(row)
+        except (Unreachable, StoreUnavailable) as error:
+            self.later(row.id, self._settings.submit_again)
+            return await self._say(row, str(error))
+        except HubError as error:
+            return await self._refuse(row, str(error))
+
+        def begin(current: Server) -> Server | None:
+            if current.want is not row.want or current.phase is not Phase.REQUESTED:
+                return None
+            return replace(current, directory=directory, submit_tried=now, submit_count=current.submit_count + 1)
+
+        row = await self._store.update(row.id, begin, kind="submit")
+        if row.submit_tried != now:
+            self.look((row.id,))
+            return row
+        try:
+            job_id = await cluster.launcher.submit(row, script)
+        except SubmitRejected as error:
+            return await self._refuse(row, str(error))
+        except CommandNotFound as error:
+            return await self._refuse(row, f"{error} Please tell the hub's administrator.")
+        except (SubmitAmbiguous, Unreachable) as error:
+            log.warning(
+                "server %s: the submit may or may not have worked, the job will be looked for: %s", row.id, error
+            )
+            cluster.poller.wake()
+            return await self._say(row, str(error))
+        row = await self._store.update(
+            row.id, lambda current: replace(current, job_id=job_id, words=""), kind="submitted"
+        )
+        log.info("server %s of %s is job %s on %s", row.id, row.user, job_id, row.cluster)
+        cluster.poller.wake()
+        self._broadcast.tell(row.id, row.user)
+        return row
+
+    async def _refuse(self, row: Server, words: str) -> Server:
+        row = await self._store.update(
+            row.id, lambda current: replace(current, outcome=Outcome.REFUSED, words=words), kind="refused"
+        )
+        self.look((row.id,))
+        return row
+
+    async def _say(self, row: Server, words: str) -> Server:
+        row = await self._store.update(
+            row.id, lambda current: replace(current, words=words) if current.words != words else None
+        )
+        self._broadcast.tell(row.id, row.user)
+        return row
+
+    async def _renew(self, row: Server, cluster: Cluster) -> Server:
+        try:
+            await cluster.launcher.renew(row)
+        except HubError as error:
+            # The job would start again with its former secrets, which are this person's own and still good.
+            log.warning("server %s: its secrets could not be renewed: %s", row.id, error)
+        return row
+
+    async def _cancel(self, row: Server, cluster: Cluster) -> Server:
+        now = self._clock()
+        pause = timedelta(seconds=self._settings.cancel_again)
+        if row.cancel_tried is not None and now - row.cancel_tried < pause:
+            return row
+        row = await self._store.update(row.id, lambda current: replace(current, cancel_tried=now), kind="cancel")
+        try:
+            await cluster.launcher.cancel(row)
+        except (Unreachable, Denied) as error:
+            log.warning("server %s: cancelling job %s failed: %s", row.id, row.job_id, error)
+            return await self._say(row, f"Cancelling failed and will be tried again: {error}")
+        cluster.poller.wake()
+        return row
+
+    async def _reach(self, row: Server, cluster: Cluster) -> Server:
+        try:
+            connection = await cluster.launcher.connection(row)
+        except FileMissing:
+            self.later(row.id, self._reach_pause(row))
+            return row
+        except (BadInput, Unreachable) as error:
+            self.later(row.id, 2.0)
+            return await self._say(row, str(error))
+        return await self.connected(row, connection)
+
+    async def connected(self, row: Server, connection: Connection) -> Server:
+        """A job said where it listens: try it through the tunnel, and note that it answers."""
+        if connection.generation not in {row.generation, row.generation - 1}:
+            # A file that an earlier start of the job left behind.
+            self.later(row.id, self._reach_pause(row))
+            return row
+        try:
+            endpoint = self._builder.endpoint(row, connection)
+            found = replace(row, endpoint=endpoint, generation=connection.generation)
+            status = await self._routes.probe(self._builder.route(found), self._builder.ready_path(row))
+        except BadInput as error:
+            self.later(row.id, 5.0)
+            return await self._say(row, str(error))
+        except Unreachable as error:
+            self.later(row.id, max(1.0, self._reach_pause(row)))
+            return await self._say(row, f"The application runs, but cannot be reached yet: {error}")
+        if status >= 500:
+            self.later(row.id, 1.0)
+            return await self._say(row, f"The application answers with an error so far (HTTP {status}).")
+        now = self._clock()
+
+        def answered(current: Server) -> Server | None:
+            if current.generation != row.generation or current.host != row.host or not current.alive:
+                return None
+            return replace(current, answered=now, endpoint=endpoint, generation=connection.generation, words="")
+
+        row = await self._store.update(row.id, answered, kind="answered")
+        # An older route of this run, to its former node or with its former secret, must not count as published.
+        self._published.pop(row.path, None)
+        self.look((row.id,))
+        return row
+
+    def _reach_pause(self, row: Server) -> float:
+        """Often at first, when the application is about to listen, then seldom."""
+        age = (self._clock() - row.since).total_seconds()
+        return 0.25 if age < 20 else 1.0 if age < 120 else 3.0
+
+    async def _publish(self, row: Server, cluster: Cluster) -> Server:
+        if self._published.get(row.path) == row.id or row.endpoint is None:
+            return row
+        try:
+            await self._routes.publish(self._builder.route(row))
+        except Unreachable as error:
+            log.warning("server %s: its route could not be published: %s", row.id, error)
+            self.later(row.id, 2.0)
+            return row
+        self._published[row.path] = row.id
+        self._broadcast.tell(row.id, row.user)
+        cluster.poller.wake()
+        return row
+
+    async def _withdraw(self, row: Server) -> Server:
+        if self._published.get(row.path, row.id) != row.id:
+            return row
+        self._published.pop(row.path, None)
+        try:
+            await self._routes.withdraw(row.path)
+        except Unreachable as error:
+            log.warning("server %s: its route stays until the proxy answers: %s", row.id, error)
+        return row
+
+    async def _collect(self, row: Server, cluster: Cluster) -> Server:
+        try:
+            remains = await cluster.launcher.remains(row)
+        except HubError as error:
+            log.warning("server %s: what its job left cannot be read: %s", row.id, error)
+            return row
+
+        def note(current: Server) -> Server | None:
+            after = replace(current, log_tail=remains.log_tail or current.log_tail)
+            if remains.exit is not None and current.exit_code is None:
+                after = replace(after, exit_code=remains.exit.code)
+            if remains.exit is not None and after.outcome is Outcome.FAILED and current.words == NO_RECORD:
+                words = remains.exit.word
+                outcome = Outcome.COMPLETED if remains.exit.code == 0 else Outcome.FAILED
+                after = replace(after, outcome=outcome, words=words or after.words)
+            return after if after != current else None
+
+        return await self._store.update(row.id, note, kind="collect")
+
+    # ------------------------------------------------ the proxy
+
+    async def verify_routes(self) -> None:
+        """Compare the proxy's routes with the servers that are ready: add what is missing, remove what is not wanted."""
+        there = await self._routes.published()
+        ready = {row.path: row for row in await self._store.live_servers() if row.phase is Phase.READY}
+        for path, server_id in there.items():
+            row = ready.get(path.rstrip("/") + "/")
+            if server_id and (row is None or row.id != server_id):
+                log.info("removing a route that no server wants: %s", path)
+                await self._routes.withdraw(path)
+        held = {path.rstrip("/") + "/": server_id for path, server_id in there.items()}
+        self._published = {path: row.id for path, row in ready.items() if held.get(path) == row.id}
+        self.look(row.id for path, row in ready.items() if path not in self._published)
+
+    async def keep_routes(self) -> None:
+        """Verify now and then, until cancelled."""
+        while True:
+            try:
+                await self.verify_routes()
+                delay = self._settings.verify_routes
+            except HubError as error:
+                log.warning("the proxy's routes could not be verified: %s", error)
+                delay = 3.0
+            await asyncio.sleep(delay)

@@ -1,0 +1,83 @@
+"""What an observation writes on a server's row. Pure: the reconciler runs :func:`step` inside the store's transaction."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+from batchhub.core.lifecycle import Decision, Limits, Sight, decide, moved, outcome_of, sight
+from batchhub.core.model import JobReport, Observation, Phase, Server, Truth, Want
+
+NO_RECORD = "The scheduler no longer knows the job and has no record of its end."
+"""The words of an end that only the job itself may still explain."""
+
+
+def adopt(row: Server, seen: Observation | None) -> Server:
+    """Note the id of a job that was found by its name."""
+    if row.job_id is None and row.submit_tried is not None and seen and seen.truth is Truth.SEEN and seen.report:
+        return replace(row, job_id=seen.report.id)
+    return row
+
+
+def step(row: Server, seen: Observation | None, now: datetime, limits: Limits) -> tuple[Server, Decision]:
+    """The row after this observation, and what to do then. The same row and observation give the same answer."""
+    row = adopt(row, seen)
+    saw = sight(row, seen, now, limits)
+    decision = decide(row, saw)
+    report = seen.report if seen else None
+    after = _with_facts(row, saw, report)
+    if decision.give_up:
+        after = replace(
+            after, want=Want.DOWN, outcome=outcome_of(row, saw, None), words=_overdue_words(limits), cancel_tried=None
+        )
+    if decision.phase is not row.phase:
+        after = _enter(after, row, decision.phase, now)
+    if decision.phase is Phase.ENDED and row.phase is not Phase.ENDED:
+        after = _end(after, saw, report, now)
+    return after, decision
+
+
+def _with_facts(row: Server, saw: Sight, report: JobReport | None) -> Server:
+    if report is None or saw not in {Sight.RUNNING, Sight.ANSWERING, Sight.OVERDUE}:
+        return row
+    if moved(row, report):
+        row = replace(row, answered=None, endpoint=None)
+    return replace(row, host=report.host or row.host, started=report.started or row.started)
+
+
+def _enter(after: Server, before: Server, phase: Phase, now: datetime) -> Server:
+    after = replace(after, phase=phase, since=now)
+    if phase is Phase.QUEUED and before.phase not in {Phase.REQUESTED, Phase.QUEUED}:
+        # The scheduler took it back: the next start has its own secrets, node and start time.
+        return replace(after, generation=after.generation + 1, host="", started=None, answered=None, endpoint=None)
+    if phase is Phase.STARTING and before.phase is Phase.READY:
+        return replace(after, answered=None, endpoint=None)
+    return after
+
+
+def _end(after: Server, saw: Sight, report: JobReport | None, now: datetime) -> Server:
+    words = after.words
+    if after.outcome is not None or after.want is Want.DOWN:
+        pass  # The reason is known already: the person's, the hub's or the scheduler's refusal.
+    elif saw is Sight.FINISHED and report is not None:
+        words = " ".join(part for part in (report.raw_state, _told(report.reason)) if part)
+    elif saw is Sight.ABSENT:
+        words = NO_RECORD
+    return replace(
+        after,
+        ended=(report.ended if report else None) or now,
+        outcome=outcome_of(after, saw, report),
+        exit_code=report.exit_code if report and report.exit_code is not None else after.exit_code,
+        words=words,
+        endpoint=None,
+        answered=None,
+    )
+
+
+def _told(reason: str) -> str:
+    return f"({reason})" if reason and reason.lower() not in {"none", "n/a"} else ""
+
+
+def _overdue_words(limits: Limits) -> str:
+    seconds = int(limits.start_timeout.total_seconds())
+    return f"The application did not answer within {seconds} seconds after its job began; the job was cancelled."
