@@ -5,6 +5,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from batchhub.control.steps import step
 from batchhub.core.lifecycle import TABLE, Action, Limits, Sight, decide, moved, outcome_of, print_table, sight
 from batchhub.core.model import (
@@ -20,8 +23,6 @@ from batchhub.core.model import (
     UserName,
     Want,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 T0 = datetime(2026, 11, 23, 8, 0, tzinfo=UTC)
 LIMITS = Limits(start_timeout=timedelta(minutes=5), requeue_grace=timedelta(seconds=60))
@@ -253,7 +254,11 @@ def test_every_end_has_its_outcome(state: JobState, outcome: Outcome) -> None:
 def test_a_refused_server_ends_refused() -> None:
     row = server(phase=Phase.REQUESTED, outcome=Outcome.REFUSED, job_id=None, words="Invalid partition name specified")
     after, _ = step(row, None, T0, LIMITS)
-    assert (after.phase, after.outcome, after.words) == (Phase.ENDED, Outcome.REFUSED, "Invalid partition name specified")
+    assert (after.phase, after.outcome, after.words) == (
+        Phase.ENDED,
+        Outcome.REFUSED,
+        "Invalid partition name specified",
+    )
 
 
 def test_a_job_found_by_name_is_adopted_and_never_submitted_again() -> None:

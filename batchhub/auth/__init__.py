@@ -1,0 +1,1 @@
+"""Who a person is: authenticators, sessions, API tokens, and the checks a sign-in page needs."""

@@ -1,0 +1,215 @@
+"""What an authenticator is, and the one way in that every sign-in takes.
+
+:class:`Authenticator` has the shape of JupyterHub's, so that one written for it works after its import is changed. It holds traits and
+hooks; the rules are applied by the plain function :func:`sign_in`, so that no subclass can leave one out by accident.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import re
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from traitlets import Bool, Dict, Set, Unicode, validate
+from traitlets.config import LoggingConfigurable
+from traitlets.traitlets import TraitError
+
+from batchhub.core.model import UserName
+
+log = logging.getLogger(__name__)
+
+NAME_LIMIT = 255
+"""Characters of a login field; more is refused before anything looks at it."""
+PASSWORD_LIMIT = 1024
+"""Bytes of a password; hashing costs grow with it."""
+
+_SAFE_NAME = re.compile(r"[A-Za-z0-9_@+.][A-Za-z0-9_@+.-]{0,127}")
+
+T = TypeVar("T")
+
+
+class LoginKind(StrEnum):
+    """What the login page shows for an authenticator."""
+
+    PASSWORD = "password"  # noqa: S105  (a word, not a password)
+    """A form with a user name and a password."""
+    LINK = "link"
+    """Nothing to fill in: people come with a one-time link."""
+    REDIRECT = "redirect"
+    """A button that leads to somebody else's sign-in page."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who has just proved to be whom.
+
+    ``admin`` is ``None`` where neither the authenticator nor ``admin_users`` says anything: a right given earlier stays. ``auth_state`` is the
+    authenticator's own, possibly secret.
+    """
+
+    name: UserName
+    admin: bool | None = None
+    groups: tuple[str, ...] = ()
+    auth_state: Mapping[str, Any] | None = field(default=None, repr=False)
+
+
+class Authenticator(LoggingConfigurable):
+    """Base of all authenticators. Override :meth:`authenticate`; the rest has working defaults.
+
+    Constructing one has no effect outside. ``docs/authenticators.md`` shows a whole one in fifteen lines.
+    """
+
+    kind: LoginKind = LoginKind.PASSWORD
+    login_service: str = ""
+    """The name on the login page's button or heading, where there are several."""
+
+    allow_all = Bool(
+        False, help="Let everybody in who can prove who they are. Nobody is allowed unless this or a list says so."
+    ).tag(config=True)
+    allowed_users = Set(Unicode(), help="Names that may sign in.").tag(config=True)
+    blocked_users = Set(Unicode(), help="Names that may not sign in, whatever else is said.").tag(config=True)
+    admin_users = Set(Unicode(), help="Names that may sign in and are admins of the hub.").tag(config=True)
+    username_pattern = Unicode(
+        "", help="A regular expression that the whole name must match, beside the hub's own rule. Empty: no other rule."
+    ).tag(config=True)
+    username_map = Dict(
+        value_trait=Unicode(),
+        key_trait=Unicode(),
+        help="From the name somebody signs in with to the hub's name, after normalising: {'ann@example.org': 'ann'}.",
+    ).tag(config=True)
+
+    @validate("username_pattern")
+    def _check_pattern(self, proposal: Mapping[str, Any]) -> str:
+        try:
+            re.compile(proposal["value"])
+        except re.error as error:
+            raise TraitError(f"username_pattern is not a regular expression: {error}") from error
+        return str(proposal["value"])
+
+    async def authenticate(self, handler: Any, data: Mapping[str, Any]) -> str | Mapping[str, Any] | None:
+        """Who this is: a name, or ``{"name": …, "admin": …, "groups": …, "auth_state": …}`` with all but the name optional.
+
+        ``data`` holds the login form's fields (``username``, ``password``). ``None`` means no, whatever the reason: log it, without
+        the password. Runs on the event loop: what blocks belongs in a thread. Raises Unreachable when nobody could be asked.
+        """
+        raise NotImplementedError
+
+    def normalize_username(self, username: str) -> str:
+        """One spelling for each person: lower case, unless overridden."""
+        return username.lower()
+
+    def validate_username(self, username: str) -> bool:
+        """Whether a normalised and mapped name is one the site has; the hub's own rule for names holds besides."""
+        return not self.username_pattern or re.fullmatch(self.username_pattern, username) is not None
+
+    def check_blocked_users(self, username: str, authentication: Mapping[str, Any] | None = None) -> bool:
+        """Whether the name is *not* blocked. May be async."""
+        del authentication
+        return username not in self.blocked_users
+
+    def check_allowed(self, username: str, authentication: Mapping[str, Any] | None = None) -> bool | Awaitable[bool]:
+        """Whether the person may use the hub. May be async. An override adds to ``super().check_allowed``, or replaces it."""
+        del authentication
+        return bool(self.allow_all) or username in self.allowed_users or username in self.admin_users
+
+
+def problems(authenticator: Authenticator) -> tuple[str, ...]:
+    """What is wrong with the rules, as sentences for whoever starts the hub; empty when nothing is."""
+    name = type(authenticator).__name__
+    found = []
+    decides = type(authenticator).check_allowed is not Authenticator.check_allowed
+    listed = set(authenticator.allowed_users) | set(authenticator.admin_users)
+    if not (decides or authenticator.allow_all or listed - set(authenticator.blocked_users)):
+        found.append(
+            f"Nobody can sign in: set c.{name}.allow_all = True to let in everybody who has an account, "
+            f"or name people in c.{name}.allowed_users or c.{name}.admin_users."
+        )
+    for one in sorted(listed | set(authenticator.blocked_users)):
+        plain = authenticator.normalize_username(one)
+        if plain != one:
+            found.append(f"c.{name} names the user {one!r}, who is known here as {plain!r}: the entry has no effect.")
+    if authenticator.allow_all and authenticator.allowed_users:
+        found.append(f"c.{name}.allow_all is set, so c.{name}.allowed_users keeps nobody out.")
+    return tuple(found)
+
+
+def safe_name(name: str) -> bool:
+    """The hub's own rule for user names, on every path into the system.
+
+    A name is a part of URLs, directory names and command lines: at most 128 of ``A-Za-z0-9_@+.-``, not beginning with ``-``, and not only
+    of dots.
+    """
+    return _SAFE_NAME.fullmatch(name) is not None and name.strip(".") != ""
+
+
+async def sign_in(authenticator: Authenticator, handler: Any, data: Mapping[str, Any] | None) -> Identity | None:
+    """Run one sign-in through every rule: bounds, authenticate, normalise, map, validate, blocked, allowed.
+
+    ``None`` is "no"; the reason is in the log, not on the page. Raises what the authenticator raises.
+    """
+    data = {} if data is None else data
+    if not _bounded(data):
+        log.warning("sign-in refused: a field is too long or holds a control character")
+        return None
+    answer = await authenticator.authenticate(handler, data)
+    if answer is None:
+        return None
+    model: Mapping[str, Any] = {"name": answer} if isinstance(answer, str) else answer
+    name = known_name(authenticator, model.get("name"))
+    if name is None:
+        log.warning("sign-in refused: %.100r is not an acceptable user name", model.get("name"))
+        return None
+    model = {"groups": None, "admin": None, "auth_state": None, **model, "name": name}
+    if not await _settled(authenticator.check_blocked_users(name, model)):
+        log.warning("sign-in of %s refused: blocked", name)
+        return None
+    if not await _settled(authenticator.check_allowed(name, model)):
+        log.warning("sign-in of %s refused: not allowed", name)
+        return None
+    return _identity(authenticator, name, model)
+
+
+def known_name(authenticator: Authenticator, name: object) -> UserName | None:
+    """A name from outside as the hub knows it: normalised, mapped, validated. ``None`` if it cannot be one."""
+    if not isinstance(name, str) or not 0 < len(name) <= NAME_LIMIT:
+        return None
+    plain = authenticator.normalize_username(name)
+    plain = authenticator.username_map.get(plain, plain)
+    if not safe_name(plain) or not authenticator.validate_username(plain):
+        return None
+    return UserName(plain)
+
+
+def _identity(authenticator: Authenticator, name: UserName, model: Mapping[str, Any]) -> Identity:
+    admin = model["admin"]
+    if admin is not None and not isinstance(admin, bool):
+        raise TypeError(f"{type(authenticator).__name__} answered admin={admin!r}; True, False or None is expected")
+    if admin is None and name in authenticator.admin_users:
+        admin = True
+    groups = model["groups"] or ()
+    if isinstance(groups, str) or not all(isinstance(group, str) for group in groups):
+        raise TypeError(f"{type(authenticator).__name__} answered groups that are not a list of names")
+    state = model["auth_state"]
+    frozen = None if state is None else MappingProxyType(dict(state))
+    return Identity(name, admin, tuple(dict.fromkeys(groups)), frozen)
+
+
+def _bounded(data: Mapping[str, Any]) -> bool:
+    name, password = data.get("username", ""), data.get("password", "")
+    if not isinstance(name, str) or not isinstance(password, str):
+        return False
+    if len(name) > NAME_LIMIT or not name.isprintable() or len(password) > PASSWORD_LIMIT or "\0" in password:
+        return False
+    try:
+        return len(password.encode()) <= PASSWORD_LIMIT
+    except UnicodeEncodeError:
+        return False
+
+
+async def _settled(answer: T | Awaitable[T]) -> T:
+    return await answer if inspect.isawaitable(answer) else answer

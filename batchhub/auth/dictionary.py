@@ -1,0 +1,84 @@
+"""Sign in with names and password hashes from the configuration: for trying things, small groups, and as the example to copy.
+
+``batchhub hash-password`` prints a hash to put there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from argon2 import PasswordHasher, extract_parameters
+from argon2.exceptions import InvalidHashError, VerificationError, VerifyMismatchError
+from traitlets import Dict, Unicode, validate
+from traitlets.traitlets import TraitError
+
+from batchhub.auth.base import PASSWORD_LIMIT, Authenticator, LoginKind
+from batchhub.core.errors import BadInput
+
+log = logging.getLogger(__name__)
+
+
+class DictionaryAuthenticator(Authenticator):
+    """A table of people. Everybody in it may sign in."""
+
+    kind = LoginKind.PASSWORD
+
+    users = Dict(
+        key_trait=Unicode(),
+        value_trait=Unicode(),
+        help="Normalised user name -> Argon2 hash of the password, as 'batchhub hash-password' prints it.",
+    ).tag(config=True)
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        # Few: each check takes a core for a moment, and 64 MiB.
+        self._threads = ThreadPoolExecutor(2, "passwords")
+        self._nobody = hash_password("the password of somebody who is not in the table")
+
+    @validate("users")
+    def _check_users(self, proposal: Mapping[str, Any]) -> dict[str, str]:
+        for name, digest in proposal["value"].items():
+            try:
+                extract_parameters(digest)
+            except InvalidHashError:
+                # The value may be a password somebody put there in the clear: it is not repeated, nor kept as a cause.
+                raise TraitError(
+                    f"users[{name!r}] is not an Argon2 hash; 'batchhub hash-password' prints one."
+                ) from None
+        return dict(proposal["value"])
+
+    async def authenticate(self, handler: Any, data: Mapping[str, Any]) -> str | None:
+        """The name, if the password is the one its hash was made of."""
+        del handler
+        name = self.normalize_username(str(data.get("username", "")))
+        loop, password = asyncio.get_running_loop(), str(data.get("password", ""))
+        return name if await loop.run_in_executor(self._threads, self._verify, name, password) else None
+
+    def check_allowed(self, username: str, authentication: Mapping[str, Any] | None = None) -> bool:
+        """Being in the table is the permission; ``allowed_users``, if given, narrows it."""
+        if self.allowed_users:
+            return bool(super().check_allowed(username, authentication))
+        return True
+
+    def _verify(self, name: str, password: str) -> bool:
+        digest = self.users.get(name)
+        try:
+            # Somebody who is not in the table costs the same time as a wrong password.
+            right = PasswordHasher().verify(digest or self._nobody, password)
+        except VerifyMismatchError:
+            return False
+        except VerificationError as error:
+            log.warning("the password hash of %.100r in the configuration cannot be read: %s", name, error)
+            return False
+        return right and digest is not None and bool(password)
+
+
+def hash_password(password: str) -> str:
+    """An Argon2id hash with the library's present parameters. Raises BadInput for one that sign-in would not take."""
+    if not password or "\0" in password or len(password.encode()) > PASSWORD_LIMIT:
+        raise BadInput(f"A password has 1 to {PASSWORD_LIMIT} bytes and no NUL.")
+    return PasswordHasher().hash(password)

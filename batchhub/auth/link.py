@@ -1,0 +1,63 @@
+"""One-time sign-in links, for ``batchhub demo``: whoever started the hub reads the link on the terminal, and nobody else."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from batchhub.auth.base import Authenticator, LoginKind
+from batchhub.core.errors import TooMany
+from batchhub.core.ports import Clock
+
+OPEN_LINKS = 1000
+"""Links issued and neither used nor expired, at most."""
+
+_LIFE = timedelta(minutes=15)
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)  # noqa: TID251  (what app hands in as well, for a site's own script)
+
+
+class LinkAuthenticator(Authenticator):
+    """Signs in whoever brings a token that :meth:`issue` gave out. Only hashes of tokens are kept, in memory."""
+
+    kind = LoginKind.LINK
+
+    def __init__(self, *, clock: Clock = _utc_now, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._clock = clock
+        self._open: dict[bytes, tuple[str, datetime]] = {}
+
+    def issue(self, user: str, now: datetime, life: timedelta = _LIFE) -> str:
+        """A fresh token of 256 random bits that signs ``user`` in once, until ``now + life``. Raises TooMany."""
+        self._open = {key: entry for key, entry in self._open.items() if entry[1] > now}
+        if len(self._open) >= OPEN_LINKS:
+            raise TooMany("Too many sign-in links are open.")
+        token = secrets.token_urlsafe(32)
+        self._open[_digest(token)] = (user, now + life)
+        return token
+
+    def redeem(self, token: str, now: datetime) -> str | None:
+        """The user the token was for; afterwards it is used up, whether it was in time or not."""
+        if len(token) > 100:
+            return None
+        user, until = self._open.pop(_digest(token), ("", now))
+        return user if now < until else None
+
+    async def authenticate(self, handler: Any, data: Mapping[str, Any]) -> str | None:
+        """``data["token"]`` is the link's."""
+        del handler
+        return self.redeem(str(data.get("token", "")), self._clock())
+
+    def check_allowed(self, username: str, authentication: Mapping[str, Any] | None = None) -> bool:
+        """A link is a permission."""
+        del username, authentication
+        return True
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "replace")).digest()

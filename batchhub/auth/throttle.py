@@ -1,0 +1,112 @@
+"""Limits on guessing passwords: a bucket of attempts for each account and for each address. Pure; time is handed in.
+
+An attempt is paid for before it is made, so that a thousand at once are a thousand. The account's bucket is full again after a
+success; the address gets its attempt back, since many people may share one. Somebody who guesses at an account can keep its owner from
+*signing in* for as long as they go on (sessions that exist are not concerned): the buckets are sized so that this is a nuisance of seconds.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import OrderedDict
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import blake2b
+from math import ceil
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """A bucket: ``burst`` attempts at once, one more every ``seconds``."""
+
+    burst: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ThrottleSettings:
+    """The limits. ``entries`` bounds the accounts and the addresses that are remembered, each."""
+
+    account: Rate = Rate(10, 15.0)
+    address: Rate = Rate(60, 2.0)
+    entries: int = 50_000
+
+
+class Throttle:
+    """Sign-in attempts of this hub process."""
+
+    def __init__(self, settings: ThrottleSettings | None = None) -> None:
+        settings = settings or ThrottleSettings()
+        self._accounts = _Buckets(settings.account, settings.entries)
+        self._addresses = _Buckets(settings.address, settings.entries)
+
+    def attempt(self, account: str, address: str, now: datetime) -> int:
+        """Pay for an attempt. 0: go on; otherwise the seconds to wait (Retry-After), and nothing was paid."""
+        place, who = _place(address), _who(account)
+        wait = max(self._addresses.wait(place, now), self._accounts.wait(who, now))
+        if wait > 0:
+            return ceil(wait)
+        self._addresses.take(place, now)
+        self._accounts.take(who, now)
+        return 0
+
+    def succeeded(self, account: str, address: str, now: datetime) -> None:
+        """The attempt was right."""
+        self._accounts.fill(_who(account))
+        self._addresses.give_back(_place(address), now)
+
+    def __len__(self) -> int:
+        """Entries held."""
+        return len(self._accounts) + len(self._addresses)
+
+
+class _Buckets:
+    def __init__(self, rate: Rate, entries: int) -> None:
+        self._rate = rate
+        self._entries = entries
+        self._held: OrderedDict[bytes, tuple[float, datetime]] = OrderedDict()
+
+    def wait(self, key: bytes, now: datetime) -> float:
+        """Seconds until there is an attempt."""
+        return max(0.0, (1 - self._level(key, now)) * self._rate.seconds)
+
+    def take(self, key: bytes, now: datetime) -> None:
+        self._set(key, self._level(key, now) - 1, now)
+
+    def give_back(self, key: bytes, now: datetime) -> None:
+        self._set(key, self._level(key, now) + 1, now)
+
+    def fill(self, key: bytes) -> None:
+        self._held.pop(key, None)
+
+    def _level(self, key: bytes, now: datetime) -> float:
+        level, at = self._held.get(key, (float(self._rate.burst), now))
+        # A clock that was set back earns nothing.
+        return min(float(self._rate.burst), level + max(0.0, (now - at).total_seconds()) / self._rate.seconds)
+
+    def _set(self, key: bytes, level: float, now: datetime) -> None:
+        if level >= self._rate.burst:
+            self._held.pop(key, None)
+            return
+        self._held[key] = (level, now)
+        self._held.move_to_end(key)
+        while len(self._held) > self._entries:
+            self._held.popitem(last=False)  # the one longest unused: the fullest, near enough
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+
+def _who(account: str) -> bytes:
+    return blake2b(account.casefold().encode("utf-8", "replace"), digest_size=16).digest()
+
+
+def _place(address: str) -> bytes:
+    """One IPv4 address, or one IPv6 /64, which is what a single customer has at the least."""
+    try:
+        ip = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return b"?"
+    if isinstance(ip, ipaddress.IPv4Address):
+        return ip.packed
+    return ip.ipv4_mapped.packed if ip.ipv4_mapped is not None else ip.packed[:8]

@@ -1,0 +1,146 @@
+"""The tables. :mod:`batchhub.store.migrations` creates them; a test holds both against each other.
+
+Rows are turned into frozen values in :mod:`batchhub.store.servers` and :mod:`batchhub.store.people`, inside the transaction.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Integer, MetaData, String, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from batchhub.core.model import OptionValue, Outcome, Phase, Want
+from batchhub.store.types import CleanText, UTCDateTime, words_of
+
+_NAMES = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+"""Every constraint has a name that a later migration can drop it by."""
+
+# SQLite numbers rows by itself only where the key is INTEGER; on PostgreSQL a trail of events may outgrow that.
+_Key = BigInteger().with_variant(Integer(), "sqlite")
+_LIVE = text("phase != 'ended'")
+
+
+class Base(DeclarativeBase):
+    """What the tables share."""
+
+    metadata = MetaData(naming_convention=_NAMES)
+    type_annotation_map = {  # noqa: RUF012  (SQLAlchemy's way to configure a base)
+        datetime: UTCDateTime,
+        str: CleanText,
+        Want: words_of(Want),
+        Phase: words_of(Phase),
+        Outcome: words_of(Outcome),
+        dict[str, OptionValue]: JSON,
+    }
+
+
+def _owner() -> Any:
+    return mapped_column(String(255), ForeignKey("users.name", ondelete="CASCADE", onupdate="CASCADE"), index=True)
+
+
+class UserRow(Base):
+    """:class:`batchhub.store.values.User`."""
+
+    __tablename__ = "users"
+
+    id: Mapped[int] = mapped_column(_Key, primary_key=True)
+    name: Mapped[str] = mapped_column(String(255), unique=True)
+    admin: Mapped[bool]
+    created: Mapped[datetime]
+    last_login: Mapped[datetime | None]
+
+
+class ServerRow(Base):
+    """:class:`batchhub.core.model.Server`: one row for each run. ``seq`` says which of two runs is newer."""
+
+    __tablename__ = "servers"
+    __table_args__ = (
+        Index("uq_servers_one_live_run", "user_name", "name", unique=True, sqlite_where=_LIVE, postgresql_where=_LIVE),
+        Index("ix_servers_newest", "user_name", "name", "seq"),
+        Index("ix_servers_live", "cluster", sqlite_where=_LIVE, postgresql_where=_LIVE),
+    )
+
+    seq: Mapped[int] = mapped_column(_Key, primary_key=True)
+    id: Mapped[str] = mapped_column(String(12), unique=True)
+    user_name: Mapped[str] = mapped_column(
+        String(255), ForeignKey("users.name", ondelete="CASCADE", onupdate="CASCADE")
+    )
+    name: Mapped[str]
+    cluster: Mapped[str]
+    profile: Mapped[str]
+    account: Mapped[str]
+    created: Mapped[datetime]
+    since: Mapped[datetime]
+    options: Mapped[dict[str, OptionValue]]
+    want: Mapped[Want]
+    phase: Mapped[Phase]
+    directory: Mapped[str]
+    job_id: Mapped[str | None]
+    submit_tried: Mapped[datetime | None]
+    submit_count: Mapped[int]
+    generation: Mapped[int]
+    host: Mapped[str]
+    endpoint_host: Mapped[str | None]
+    endpoint_port: Mapped[int | None]
+    endpoint_socket: Mapped[str | None]
+    started: Mapped[datetime | None]
+    answered: Mapped[datetime | None]
+    cancel_tried: Mapped[datetime | None]
+    outcome: Mapped[Outcome | None]
+    exit_code: Mapped[int | None]
+    words: Mapped[str]
+    log_tail: Mapped[str]
+    ended: Mapped[datetime | None]
+
+
+class EventRow(Base):
+    """:class:`batchhub.store.values.Event`."""
+
+    __tablename__ = "events"
+    __table_args__ = (Index("ix_events_server_id_id", "server_id", "id"),)
+
+    id: Mapped[int] = mapped_column(_Key, primary_key=True)
+    server_id: Mapped[str] = mapped_column(String(12), ForeignKey("servers.id", ondelete="CASCADE"))
+    at: Mapped[datetime]
+    kind: Mapped[str] = mapped_column(String(40))
+    words: Mapped[str]
+    by: Mapped[str]
+
+
+class SessionRow(Base):
+    """:class:`batchhub.store.values.StoredSession`."""
+
+    __tablename__ = "sessions"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    user_name: Mapped[str] = _owner()
+    created: Mapped[datetime]
+    last_seen: Mapped[datetime]
+    expires: Mapped[datetime] = mapped_column(index=True)
+    absolute: Mapped[datetime]
+    address: Mapped[str]
+    agent: Mapped[str]
+    revoked: Mapped[datetime | None]
+
+
+class TokenRow(Base):
+    """:class:`batchhub.store.values.ApiToken`."""
+
+    __tablename__ = "tokens"
+
+    id: Mapped[int] = mapped_column(_Key, primary_key=True)
+    hash: Mapped[str] = mapped_column(String(64), unique=True)
+    first: Mapped[str] = mapped_column(String(16))
+    user_name: Mapped[str] = _owner()
+    note: Mapped[str]
+    created: Mapped[datetime]
+    last_used: Mapped[datetime | None]
+    expires: Mapped[datetime | None]

@@ -1,0 +1,279 @@
+"""The door to the database: every method is one transaction, run in a thread of the store's own, so the event loop never waits.
+
+A cancelled method may or may not have happened, as with any database; the callers are level-triggered and look again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from typing import Concatenate, ParamSpec, TypeVar
+
+from sqlalchemy import Engine, text
+from sqlalchemy.orm import Session
+
+from batchhub.core.errors import StoreUnavailable
+from batchhub.core.model import Server, ServerId, UserName
+from batchhub.core.ports import Clock
+from batchhub.store import people, schema, servers
+from batchhub.store.engine import is_memory, open_engine, our_errors, read_url, reading
+from batchhub.store.values import ApiToken, Event, StoredSession, User
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Store:
+    """A database at ``url``. Construct, :meth:`open`, use, :meth:`close`. ``clock`` dates events and sign-ins.
+
+    Writes go through one thread with SQLite, which has one writer anyway, and through ``threads`` otherwise; reads have ``threads`` of
+    their own. ``waiting_limit`` bounds the transactions that wait for a thread; beyond it a method raises StoreUnavailable at
+    once. With ``create`` a new, empty database gets its tables; one at another revision is refused either way.
+    """
+
+    def __init__(
+        self, url: str, *, clock: Clock, create: bool = True, threads: int = 4, waiting_limit: int = 10_000
+    ) -> None:
+        self._url = read_url(url)
+        self._clock = clock
+        self._create = create
+        self._limit = waiting_limit
+        self._waiting = 0
+        sqlite = self._url.get_backend_name() == "sqlite"
+        self._writers = 1 if sqlite else threads
+        self._readers = 0 if is_memory(self._url) else threads
+        self._open: _Opened | None = None
+
+    async def open(self) -> None:
+        """Open and check the schema. Raises WrongSchema, StoreUnavailable, ConfigError."""
+        opened = _Opened(open_engine(self._url, self._writers + self._readers), self._writers, self._readers)
+        self._open = opened
+        try:
+            await self._run(opened.write, lambda: schema.prepare(opened.engine, create=self._create))
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Let running transactions end, refuse new ones, close every connection."""
+        opened, self._open = self._open, None
+        if opened is not None:
+            await asyncio.get_running_loop().run_in_executor(None, opened.close)
+
+    async def check_schema(self) -> None:
+        """Raise WrongSchema if the database is not (any more) at this version's revision."""
+        opened = self._opened()
+        await self._run(opened.write, lambda: schema.check(opened.engine))
+
+    async def ping(self) -> None:
+        """Return if the database answers. Raises StoreUnavailable."""
+        await self._read(_ping)
+
+    # ------------------------------------------------------------ servers
+
+    async def add_server(self, server: Server, *, by: str = "") -> Server:
+        """Insert a new run; its owner's row is made if missing. Raises Conflict if one of that name has not ended.
+
+        ``by`` is who asked for it, when that was not its owner.
+        """
+        return await self._write(servers.add, server, by)
+
+    async def server(self, server_id: ServerId) -> Server:
+        """The run of this id. Raises NotFound."""
+        return await self._read(servers.one, server_id)
+
+    async def current_server(self, user: str, name: str = "") -> Server | None:
+        """The newest run of this name, ended or not; ``None`` if there never was one."""
+        return await self._read(servers.current, user, name)
+
+    async def servers_of(self, user: str) -> tuple[Server, ...]:
+        """The newest run of each of the user's server names, by name."""
+        return await self._read(servers.newest_of, user)
+
+    async def live_servers(self, cluster: str | None = None) -> tuple[Server, ...]:
+        """Every run that has not ended, of one cluster or of all, oldest first."""
+        return await self._read(servers.live, cluster)
+
+    async def all_current(
+        self, *, live_only: bool = False, offset: int = 0, limit: int = 100
+    ) -> tuple[tuple[Server, ...], int]:
+        """A page of the newest runs of each server name of each user, by user and name, and how many there are in all."""
+        return await self._read(servers.newest_of_all, limit, offset, live_only=live_only)
+
+    async def update(
+        self,
+        server_id: ServerId,
+        change: Callable[[Server], Server | None],
+        *,
+        kind: str = "",
+        by: str = "",
+        words: str = "",
+    ) -> Server:
+        """Load, change, save, in one transaction under the row's lock; returns the value that is in the database then.
+
+        ``change`` is pure, runs in the store's thread, and returns ``None`` to leave the row alone. With a ``kind``, a change that
+        made a difference is recorded as an event in the same transaction; without ``words`` the event says what is different.
+        Raises NotFound, Conflict, and what ``change`` raises (then nothing is saved).
+        """
+        event = Event(server_id, self._clock(), kind, words, by or "hub") if kind else None
+        return await self._write(servers.update, server_id, change, event)
+
+    async def add_event(self, server_id: ServerId, kind: str, words: str, *, by: str = "") -> None:
+        """Record something that changed no server. Raises NotFound."""
+        await self._write(servers.add_event, Event(server_id, self._clock(), kind, words, by or "hub"))
+
+    async def events_of(self, server_id: ServerId, limit: int = 200) -> tuple[Event, ...]:
+        """The newest ``limit`` events of a run, the oldest of them first."""
+        return await self._read(servers.events_of, server_id, limit)
+
+    async def prune_ended(self, before: datetime, limit: int = 1000) -> int:
+        """Delete at most ``limit`` runs that ended before then, with their events; call again while it returns ``limit``."""
+        return await self._write(servers.prune_ended, before, limit)
+
+    # ------------------------------------------------------------ users
+
+    async def get_or_create_user(self, name: str, admin: bool | None = None, *, login: bool = False) -> User:
+        """The user, made if missing. ``admin=None`` leaves that right as it is; ``login`` notes a sign-in."""
+        return await self._write(people.ensure_user, name, self._clock(), admin=admin, login=login)
+
+    async def user(self, name: str) -> User | None:
+        """The user of this name."""
+        return await self._read(people.user, name)
+
+    async def users(self, *, limit: int = 100, offset: int = 0) -> tuple[User, ...]:
+        """Users by name, a page at a time."""
+        return await self._read(people.users, limit, offset)
+
+    # ------------------------------------------------------------ sessions
+
+    async def add_session(
+        self,
+        *,
+        id: str,  # noqa: A002
+        user: str,
+        created: datetime,
+        expires: datetime,
+        absolute: datetime,
+        address: str,
+        agent: str,
+    ) -> StoredSession:
+        """Insert a session. Raises NotFound for an unknown user, Conflict for a known id."""
+        new = StoredSession(id, UserName(user), created, created, expires, absolute, address[:64], agent[:200])
+        return await self._write(people.add_session, new)
+
+    async def session(self, id: str) -> StoredSession | None:  # noqa: A002
+        """The session of this id; the caller looks at ``revoked``, ``expires`` and ``absolute``."""
+        return await self._read(people.session_of, id)
+
+    async def sessions_of(self, user: str) -> tuple[StoredSession, ...]:
+        """A user's sessions that were not revoked, last used first."""
+        return await self._read(people.sessions_of, user)
+
+    async def touch_session(self, id: str, *, seen: datetime, expires: datetime) -> bool:  # noqa: A002
+        """Note a use; false if it was revoked or is not there."""
+        return await self._write(people.touch_session, id, seen, expires)
+
+    async def revoke_session(self, id: str, now: datetime) -> bool:  # noqa: A002
+        """End a session; false if it had ended before or is not there."""
+        return await self._write(people.revoke_session, id, now)
+
+    async def revoke_sessions_of(self, user: str, now: datetime, *, keep: str | None = None) -> tuple[str, ...]:
+        """End all of a user's sessions except ``keep``; the ids of those that ended now."""
+        return await self._write(people.revoke_sessions_of, user, now, keep)
+
+    async def expire_sessions(self, now: datetime) -> int:
+        """Delete the sessions that are over; returns how many."""
+        return await self._write(people.expire_sessions, now)
+
+    # ------------------------------------------------------------ tokens
+
+    async def add_token(
+        self,
+        *,
+        hash: str,  # noqa: A002
+        first: str,
+        user: str,
+        note: str,
+        created: datetime,
+        expires: datetime | None,
+    ) -> ApiToken:
+        """Insert a token. Raises NotFound for an unknown user, Conflict for a known hash."""
+        new = ApiToken(0, hash, first[:16], UserName(user), note[:200], created, expires)
+        return await self._write(people.add_token, new)
+
+    async def token(self, hash: str) -> ApiToken | None:  # noqa: A002
+        """The token of this hash; the caller looks at ``expires``."""
+        return await self._read(people.token, hash)
+
+    async def tokens_of(self, user: str) -> tuple[ApiToken, ...]:
+        """A user's tokens, newest first."""
+        return await self._read(people.tokens_of, user)
+
+    async def touch_token(self, id: int, used: datetime) -> bool:  # noqa: A002
+        """Note a use; false if it is not there."""
+        return await self._write(people.touch_token, id, used)
+
+    async def revoke_token(self, id: int, user: str | None = None) -> bool:  # noqa: A002
+        """Delete a token, if it is ``user``'s when one is given; false if there is none such."""
+        return await self._write(people.revoke_token, id, user)
+
+    # ------------------------------------------------------------ threads
+
+    async def _write(self, work: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        opened = self._opened()
+        return await self._run(opened.write, lambda: _transact(opened.engine, lambda s: work(s, *args, **kwargs)))
+
+    async def _read(self, work: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        opened = self._opened()
+        return await self._run(opened.read, lambda: _transact(opened.reading, lambda s: work(s, *args, **kwargs)))
+
+    async def _run(self, pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+        if self._waiting >= self._limit:
+            raise StoreUnavailable("The database is asked more than it can answer now.")
+
+        def run() -> T:
+            with our_errors(self._url):
+                return work()
+
+        try:
+            future = pool.submit(run)
+        except RuntimeError as error:
+            raise StoreUnavailable("The database is being closed.") from error
+        self._waiting += 1
+        try:
+            # A thread that is inside a transaction when its caller is cancelled finishes it.
+            return await asyncio.wrap_future(future)
+        finally:
+            self._waiting -= 1
+
+    def _opened(self) -> _Opened:
+        if self._open is None:
+            raise StoreUnavailable("The database is not open.")
+        return self._open
+
+
+class _Opened:
+    """What an open store holds: the engine and the threads. With a database in memory reads go through the writer too."""
+
+    def __init__(self, engine: Engine, writers: int, readers: int) -> None:
+        self.engine = engine
+        self.write = ThreadPoolExecutor(writers, "store-write")
+        self.reading = reading(engine) if readers else engine
+        self.read = ThreadPoolExecutor(readers, "store-read") if readers else self.write
+
+    def close(self) -> None:
+        """Blocks until running transactions have ended."""
+        self.read.shutdown()
+        self.write.shutdown()
+        self.engine.dispose()
+
+
+def _ping(session: Session) -> None:
+    session.execute(text("SELECT 1"))
+
+
+def _transact(engine: Engine, work: Callable[[Session], T]) -> T:
+    with Session(engine, autoflush=False) as session, session.begin():
+        return work(session)

@@ -1,0 +1,238 @@
+"""The pipeline every sign-in takes, and the example of docs/authenticators.md."""
+
+import base64
+import logging
+import re
+from pathlib import Path
+
+import pytest
+from tornado.httpserver import HTTPServer
+from tornado.testing import bind_unused_port
+from tornado.web import Application, RequestHandler
+from traitlets.config import Config
+from traitlets.traitlets import TraitError
+
+from batchhub.auth.base import Authenticator, Identity, known_name, problems, safe_name, sign_in
+
+
+class Says(Authenticator):
+    """Answers what it was told to."""
+
+    answer: object = None
+    asked = 0
+
+    async def authenticate(self, handler, data):
+        self.asked += 1
+        return self.answer
+
+
+def says(answer, **traits) -> Says:
+    made = Says(**traits)
+    made.answer = answer
+    return made
+
+
+async def enter(answer, data=None, **traits):
+    return await sign_in(says(answer, **traits), None, {} if data is None else data)
+
+
+async def test_nobody_unless_said() -> None:
+    assert await enter("ann") is None
+    assert await enter("ann", allow_all=True) == Identity("ann")
+    assert await enter("ann", allowed_users={"ann"}) == Identity("ann")
+    assert await enter("ann", allowed_users={"bob"}) is None
+    assert await enter("ann", admin_users={"ann"}) == Identity("ann", admin=True)
+    assert await enter(None, allow_all=True) is None
+
+
+async def test_blocked_wins() -> None:
+    assert await enter("Eve", allow_all=True, admin_users={"eve"}, allowed_users={"eve"}, blocked_users={"eve"}) is None
+
+
+async def test_normalised_then_mapped_then_validated() -> None:
+    traits = {"username_map": {"ann@example.org": "ann"}, "username_pattern": "[a-z]+", "allowed_users": {"ann"}}
+    assert await enter("ANN@Example.org", **traits) == Identity("ann")
+    assert await enter("bob@example.org", **(traits | {"allow_all": True})) is None
+    assert await enter("ann1", username_pattern="[a-z]+", allow_all=True) is None, "the whole name"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        ".",
+        "..",
+        "-rf",
+        "a/b",
+        "a b",
+        "a\nb",
+        "a\0",
+        "é",
+        "a%2f",
+        "a?b",
+        "a#b",
+        "a:b",
+        "a\\b",
+        "$(id)",
+        "a;b",
+        "x" * 129,
+    ],
+)
+async def test_names_that_nobody_has(name) -> None:
+    assert not safe_name(name)
+    assert await enter(name, allow_all=True) is None
+    assert await enter("x", allow_all=True, username_map={"x": name}) is None, "nor by mapping"
+
+
+@pytest.mark.parametrize("name", ["ann", "a.b-c_d", "ann@example.org", "1000", "x" * 128, ".a", "a+b"])
+def test_names_people_have(name) -> None:
+    assert safe_name(name)
+    assert known_name(says(None), name) == name
+
+
+@pytest.mark.parametrize("name", [None, 7, b"ann", "x" * 256])
+async def test_an_answer_that_is_no_name(name) -> None:
+    assert await enter({"name": name}, allow_all=True) is None
+    assert await enter({}, allow_all=True) is None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"username": "x" * 256, "password": "p"},
+        {"username": "a\0nn", "password": "p"},
+        {"username": "a\nnn", "password": "p"},
+        {"username": "ann", "password": "é" * 600},
+        {"username": "ann", "password": "p" * 10_000_000},
+        {"username": "ann", "password": "p\0q"},
+        {"username": "ann", "password": "\ud800"},
+        {"username": ["ann"], "password": "p"},
+        {"username": "ann", "password": None},
+    ],
+)
+async def test_bounded_before_anybody_looks(data) -> None:
+    made = says("ann", allow_all=True)
+    assert await sign_in(made, None, data) is None
+    assert made.asked == 0
+
+
+async def test_a_whole_answer() -> None:
+    answer = {"name": "Ann", "admin": False, "groups": ["g1", "g2", "g1"], "auth_state": {"token": "hush"}}
+    got = await enter(answer, admin_users={"ann"})
+    assert (got.name, got.admin, got.groups, dict(got.auth_state)) == ("ann", False, ("g1", "g2"), {"token": "hush"})
+    assert "hush" not in repr(got)
+
+
+@pytest.mark.parametrize("more", [{"admin": "yes"}, {"groups": "staff"}, {"groups": [1]}])
+async def test_a_mistaken_authenticator_is_an_error(more) -> None:
+    with pytest.raises(TypeError, match="Says"):
+        await enter({"name": "ann", **more}, allow_all=True)
+
+
+async def test_rules_may_be_async() -> None:
+    class Slow(Says):
+        async def check_allowed(self, username, authentication=None):
+            return authentication["groups"] == ["staff"] and username == "ann"
+
+        async def check_blocked_users(self, username, authentication=None):
+            return username != "eve"
+
+    for answer, good in (({"name": "ann", "groups": ["staff"]}, True), ("ann", False), ("eve", False)):
+        made = Slow()
+        made.answer = answer
+        assert (await sign_in(made, None, None) is not None) is good
+        assert problems(made) == (), "who decides in code needs no list"
+
+
+def test_problems_are_sentences() -> None:
+    assert "Nobody can sign in" in problems(says(None))[0]
+    assert "Nobody can sign in" in problems(says(None, allowed_users={"eve"}, blocked_users={"eve"}))[0]
+    assert problems(says(None, allow_all=True)) == ()
+    assert problems(says(None, admin_users={"ann"})) == ()
+    assert "'Ann'" in problems(says(None, blocked_users={"Ann"}, allow_all=True))[0]
+    assert "keeps nobody out" in problems(says(None, allowed_users={"ann"}, allow_all=True))[0]
+
+
+def test_a_pattern_that_is_none() -> None:
+    with pytest.raises(TraitError, match="not a regular expression"):
+        says(None, username_pattern="[a-")
+
+
+async def test_the_base_class_lets_nobody_in() -> None:
+    with pytest.raises(NotImplementedError):
+        await sign_in(Authenticator(allow_all=True), None, {})
+
+
+async def test_the_log_holds_no_password(caplog) -> None:
+    caplog.set_level(logging.DEBUG)
+    await enter("../x", {"username": "../x", "password": "hunter2"}, allow_all=True)
+    await enter("ann", {"username": "ann", "password": "hunter2"})
+    assert "not allowed" in caplog.text
+    assert "hunter2" not in caplog.text
+
+
+# ---------------------------------------------------------------- the documented example
+
+
+class Accounts(RequestHandler):
+    def get(self) -> None:
+        given = self.request.headers.get("Authorization", "")
+        if given != "Basic " + base64.b64encode(b"ann:right").decode():
+            self.send_error(403)
+            return
+        self.add_header("X-Group", "staff")
+        self.add_header("X-Group", "physics")
+
+    def log_exception(self, *args) -> None:
+        pass
+
+
+async def test_the_example_in_the_documentation() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "authenticators.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len([line for line in code.splitlines() if line.strip()]) <= 15
+    space: dict[str, object] = {}
+    exec(compile(code, "docs/authenticators.md", "exec"), space)
+    listening, port = bind_unused_port()
+    server = HTTPServer(Application([("/check", Accounts)], log_function=lambda handler: None))
+    server.add_socket(listening)
+    url = f"http://127.0.0.1:{port}/check"
+    made = space["WebAuthenticator"](config=Config({"WebAuthenticator": {"url": url, "allow_all": True}}))
+    try:
+        assert await sign_in(made, None, {"username": "ann", "password": "right"}) == Identity(
+            "ann", groups=("staff", "physics")
+        )
+        assert await sign_in(made, None, {"username": "ann", "password": "wrong"}) is None
+    finally:
+        server.stop()
+        await server.close_all_connections()
+
+
+async def test_one_written_for_jupyterhub() -> None:
+    from traitlets import Dict, default
+
+    class Ported(Authenticator):  # nothing but the import was changed
+        passwords = Dict(config=True)
+
+        @default("allow_all")
+        def _allow_all(self):
+            return True
+
+        def normalize_username(self, username):
+            username = super().normalize_username(username)
+            return username.partition("@")[0]
+
+        async def authenticate(self, handler, data):
+            if self.passwords.get(data["username"]) == data["password"]:
+                return data["username"]
+            self.log.warning("no")
+            return None
+
+        def check_allowed(self, username, authentication=None):
+            return super().check_allowed(username, authentication)
+
+    made = Ported(
+        config=Config({"Ported": {"passwords": {"Ann@x": "p"}, "username_map": {"ann": "annie"}}}), parent=None
+    )
+    assert await sign_in(made, None, {"username": "Ann@x", "password": "p"}) == Identity("annie")
+    assert await sign_in(made, None, {"username": "Ann@x", "password": "q"}) is None

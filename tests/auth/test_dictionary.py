@@ -1,0 +1,67 @@
+"""Names and hashes from the configuration."""
+
+import logging
+
+import pytest
+from argon2 import PasswordHasher
+from traitlets.traitlets import TraitError
+
+from batchhub.auth.base import Identity, problems, sign_in
+from batchhub.auth.dictionary import DictionaryAuthenticator, hash_password
+from batchhub.core.errors import BadInput
+
+CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+USERS = {"ann": CHEAP.hash("right"), "bob": CHEAP.hash("bob's")}
+
+
+async def enter(made, name, password):
+    return await sign_in(made, None, {"username": name, "password": password})
+
+
+async def test_right_and_wrong(caplog) -> None:
+    caplog.set_level(logging.DEBUG)
+    made = DictionaryAuthenticator(users=USERS)
+    assert problems(made) == ()
+    assert await enter(made, "ann", "right") == Identity("ann")
+    assert await enter(made, "Ann", "right") == Identity("ann")
+    for name, password in (("ann", "wrong"), ("ann", ""), ("eve", "right"), ("", ""), ("ann", "bob's")):
+        assert await enter(made, name, password) is None
+    assert "right" not in caplog.text
+
+
+async def test_somebody_unknown_costs_a_verification(monkeypatch) -> None:
+    made = DictionaryAuthenticator(users=USERS)
+    tried = []
+    verify = PasswordHasher.verify
+    monkeypatch.setattr(PasswordHasher, "verify", lambda *args: tried.append(args[1]) or verify(*args))
+    assert await enter(made, "eve", "x") is None
+    assert tried == [made._nobody]
+    assert await enter(made, "eve", "the password of somebody who is not in the table") is None
+
+
+async def test_rules_still_hold() -> None:
+    assert await enter(DictionaryAuthenticator(users=USERS, blocked_users={"ann"}), "ann", "right") is None
+    narrowed = DictionaryAuthenticator(users=USERS, allowed_users={"bob"})
+    assert await enter(narrowed, "ann", "right") is None
+    assert await enter(narrowed, "bob", "bob's") == Identity("bob")
+
+
+def test_a_password_in_the_clear_is_refused_and_not_repeated() -> None:
+    for secret in ("hunter2", "$argon2id$hunter2", ""):
+        with pytest.raises(TraitError, match="hash-password") as caught:
+            DictionaryAuthenticator(users={"ann": secret})
+        assert "hunter2" not in str(caught.value)
+
+
+async def test_a_broken_hash(caplog) -> None:
+    made = DictionaryAuthenticator(users={"ann": USERS["ann"][:-1] + "!"})
+    assert await enter(made, "ann", "right") is None
+    assert "cannot be read" in caplog.text
+
+
+async def test_hash_password() -> None:
+    made = DictionaryAuthenticator(users={"ann": hash_password("right")})
+    assert await enter(made, "ann", "right") == Identity("ann")
+    for bad in ("", "a\0b", "x" * 1025):
+        with pytest.raises(BadInput):
+            hash_password(bad)

@@ -1,0 +1,66 @@
+"""API tokens over the real store."""
+
+from datetime import timedelta
+
+import pytest
+
+from batchhub.auth.tokens import Tokens, hash_token
+from batchhub.core.errors import NotFound
+
+
+async def test_life_of_a_token(store, clock) -> None:
+    tokens = Tokens(store, clock)
+    secret, made = await tokens.issue("ann", "for\na script", timedelta(days=1))
+    assert len(secret) == 46
+    assert (made.user, made.note, made.first) == ("ann", "for a script", secret[:9])
+    assert secret[9:] not in repr(await store.tokens_of("ann"))
+    found = await tokens.find(secret)
+    assert found.id == made.id
+    assert (await tokens.of("ann"))[0].last_used == clock.now
+    at = clock.now
+    clock.later(minutes=1)
+    await tokens.find(secret)
+    assert (await tokens.of("ann"))[0].last_used == at
+    clock.later(days=1)
+    assert await tokens.find(secret) is None
+    assert not await tokens.revoke(made.id, "bob")
+    assert await tokens.revoke(made.id, "ann")
+
+
+async def test_without_end(store, clock) -> None:
+    tokens = Tokens(store, clock)
+    secret, made = await tokens.issue("ann")
+    clock.later(days=9999)
+    assert (await tokens.find(secret)).id == made.id
+    await tokens.revoke(made.id)
+    assert await tokens.find(secret) is None
+    with pytest.raises(NotFound):
+        await tokens.issue("eve")
+
+
+async def test_revoked_while_it_is_found(store, clock, monkeypatch) -> None:
+    tokens = Tokens(store, clock)
+    secret, made = await tokens.issue("ann")
+    row = await store.token(hash_token(secret))
+    await tokens.revoke(made.id)
+
+    async def stale(digest):
+        return row
+
+    monkeypatch.setattr(store, "token", stale)
+    assert await tokens.find(secret) is None
+
+
+async def test_what_is_no_token_asks_no_database(store, clock) -> None:
+    await store.close()
+    tokens = Tokens(store, clock)
+    for text in (
+        "",
+        "bh_",
+        "bh_" + "x" * 42,
+        "bh_" + "x" * 44,
+        "xx_" + "x" * 43,
+        "bh_" + "é" * 43,
+        "bh_" + "x" * 43 + "\n",
+    ):
+        assert await tokens.find(text) is None

@@ -1,0 +1,492 @@
+"""Poller, reconciler and service together on a real database, a cluster in memory and time that is moved by hand."""
+
+import asyncio
+from dataclasses import dataclass, replace
+
+import pytest
+
+from batchhub.control.broadcast import Broadcast
+from batchhub.control.launcher import Launcher
+from batchhub.control.poller import Poller, PollerSettings
+from batchhub.control.reconciler import Cluster, Reconciler, ReconcilerSettings
+from batchhub.control.service import ClusterFacts, HubService, ServiceSettings
+from batchhub.core.errors import Conflict, Denied, InvalidForm, NotFound, SubmitRejected, Unreachable
+from batchhub.core.forms import Field, FieldKind, Profile
+from batchhub.core.model import JobId, JobState, Outcome, Phase, Server, UserName, Want
+from batchhub.store.store import Store
+from tests.control.memory import T0, Clock, MemoryBuilder, MemoryCluster, MemoryRoutes, MemoryTransport
+
+ALICE = UserName("alice")
+PROFILE = Profile(
+    name="lab",
+    cluster="hpc",
+    fields=(
+        Field("partition", FieldKind.CHOICE, "Partition"),
+        Field("cores", FieldKind.NUMBER, "Cores", default=1, minimum=1, required=True),
+    ),
+)
+FORM = {"partition": ["debug"], "cores": ["2"]}
+
+
+@dataclass
+class World:
+    """A whole control plane; :meth:`restart` throws its memory away, as a SIGKILL would."""
+
+    path: str
+    clock: Clock
+    cluster: MemoryCluster
+    routes: MemoryRoutes
+
+    async def open(self) -> None:
+        self.store = Store(f"sqlite:///{self.path}", clock=self.clock)
+        await self.store.open()
+        self.broadcast = Broadcast()
+        transport = MemoryTransport(self.cluster)
+        builder = MemoryBuilder()
+        self.poller = Poller(
+            cluster="hpc",
+            transport=transport,
+            dialect=self.cluster,
+            store=self.store,
+            clock=self.clock,
+            settings=PollerSettings(),
+            observed=lambda ids: self.reconciler.look(ids),
+        )
+        self.reconciler = Reconciler(
+            clusters={"hpc": Cluster(self.poller, Launcher(transport, self.cluster, builder))},
+            store=self.store,
+            routes=self.routes,
+            builder=builder,
+            broadcast=self.broadcast,
+            clock=self.clock,
+            settings=ReconcilerSettings(),
+        )
+        self.service = HubService(
+            profiles=[PROFILE],
+            clusters={"hpc": ClusterFacts("HPC", self.poller, str)},
+            store=self.store,
+            reconciler=self.reconciler,
+            builder=builder,
+            broadcast=self.broadcast,
+            clock=self.clock,
+            checks={"database": self._ok},
+            settings=ServiceSettings(first_word=0.2),
+        )
+
+    async def _ok(self) -> str:
+        await self.store.ping()
+        return "ok"
+
+    async def close(self) -> None:
+        await self.reconciler.close()
+        await self.store.close()
+
+    async def restart(self) -> None:
+        await self.close()
+        await self.open()
+
+    async def settle(self) -> None:
+        """Let every look that is under way end."""
+        for _ in range(200):
+            if not self.reconciler._busy and not self.reconciler._again:
+                return
+            await asyncio.sleep(0.005)
+        pytest.fail("the reconciler does not come to rest")
+
+    async def tick(self, seconds: float = 2.0) -> Server:
+        self.clock.move(seconds)
+        await self.poller.tick()
+        await self.settle()
+        return await self.row()
+
+    async def row(self) -> Server:
+        row = await self.store.current_server(ALICE, "")
+        assert row is not None
+        return row
+
+    async def spawn(self) -> Server:
+        await self.service.spawn(ALICE, "", "lab", FORM)
+        await self.settle()
+        return await self.row()
+
+    async def ready(self) -> Server:
+        await self.spawn()
+        self.cluster.run()
+        row = await self.tick()
+        self.cluster.listen(row)
+        self.reconciler.look([row.id])
+        await self.settle()
+        row = await self.row()
+        assert row.phase is Phase.READY
+        return row
+
+
+@pytest.fixture
+async def world(tmp_path):
+    clock = Clock()
+    made = World(str(tmp_path / "hub.sqlite"), clock, MemoryCluster(clock), MemoryRoutes())
+    await made.open()
+    yield made
+    await made.close()
+
+
+async def test_the_whole_way_up_and_down(world: World) -> None:
+    row = await world.spawn()
+    assert (row.phase, row.job_id, row.options["cores"]) == (Phase.REQUESTED, "101", 2)
+    row = await world.tick()
+    assert row.phase is Phase.QUEUED
+    view = await world.service.server(ALICE, "")
+    assert "higher priority" in view.status.sentence
+    assert view.status.detail == "Priority"
+    world.cluster.run()
+    row = await world.tick()
+    assert (row.phase, row.host) == (Phase.STARTING, "n1")
+    world.cluster.listen(row)
+    world.reconciler.look([row.id])
+    await world.settle()
+    row = await world.row()
+    assert row.phase is Phase.READY
+    route = world.routes.routes["/user/alice/"]
+    assert (route.owner, route.endpoint.host, route.endpoint.port) == ("alice", "n1", 4711)
+    assert "secret" not in repr(route)
+    await world.service.stop(ALICE, "", ALICE)
+    await world.settle()
+    assert world.routes.routes == {}
+    await world.tick()
+    row = await world.tick()
+    assert (row.phase, row.outcome) == (Phase.ENDED, Outcome.STOPPED)
+    assert world.cluster.count("submit") == world.cluster.count("cancel") == 1
+
+
+async def test_one_question_a_tick_whatever_the_number(world: World) -> None:
+    for name in ("a", "b", "c", "d"):
+        await world.service.spawn(ALICE, name, "lab", FORM)
+    await world.settle()
+    before = world.cluster.count("status")
+    world.clock.move(2)
+    await world.poller.tick()
+    assert world.cluster.count("status") == before + 1
+
+
+async def test_no_jobs_no_questions(world: World) -> None:
+    await world.poller.tick()
+    assert world.cluster.calls == []
+
+
+async def test_a_silent_scheduler_changes_nothing_and_pages_say_since_when(world: World) -> None:
+    row = await world.ready()
+    world.cluster.down = True
+    world.clock.move(100)
+    since = world.clock()
+    for _ in range(60):
+        row = await world.tick(10)
+    assert (row.phase, row.want, row.outcome) == (Phase.READY, Want.UP, None)
+    assert "/user/alice/" in world.routes.routes
+    view = await world.service.server(ALICE, "")
+    assert view.status.silent_since is not None
+    assert view.status.silent_since >= since
+    assert "has not answered since" in view.status.sentence
+    assert (await world.service.health())["cluster hpc"].startswith("silent since")
+    world.cluster.down = False
+    row = await world.tick()
+    assert row.phase is Phase.READY
+    assert (await world.service.server(ALICE, "")).status.silent_since is None
+    assert world.cluster.count("cancel") == 0
+
+
+async def test_a_job_missing_from_one_list_is_not_gone(world: World) -> None:
+    row = await world.ready()
+    world.cluster.hide = 1
+    row = await world.tick()
+    assert row.phase is Phase.READY
+    assert world.cluster.count("accounting") == 0
+    row = await world.tick()
+    assert row.phase is Phase.READY
+
+
+async def test_the_end_is_read_from_accounting_with_log_and_exit_code(world: World) -> None:
+    row = await world.ready()
+    world.cluster.files[f"{row.directory}/job.log"] = b"line\n" * 3 + b"MemoryError\x1b[0m\n"
+    world.cluster.end(JobState.FAILED, exit_code=137)
+    await world.tick()
+    row = await world.tick()
+    assert (row.phase, row.outcome, row.exit_code) == (Phase.ENDED, Outcome.FAILED, 137)
+    assert row.log_tail.endswith("MemoryError\N{REPLACEMENT CHARACTER}[0m")
+    assert world.routes.routes == {}
+
+
+@pytest.mark.parametrize(
+    ("state", "outcome"), [(JobState.TIMEOUT, Outcome.TIMED_OUT), (JobState.CANCELLED, Outcome.CANCELLED)]
+)
+async def test_outcomes_are_the_schedulers_own(world: World, state: JobState, outcome: Outcome) -> None:
+    await world.ready()
+    world.cluster.end(state)
+    await world.tick()
+    assert (await world.tick()).outcome is outcome
+
+
+async def test_without_accounting_the_jobs_own_record_tells_the_end(world: World) -> None:
+    row = await world.ready()
+    world.cluster.has_accounting = False
+    record = b'{"version":1,"code":3,"signal":null,"word":"the application ended with 3","time":1.0}'
+    world.cluster.files[f"{row.directory}/exit.json"] = record
+    world.cluster.end()
+    await world.tick()
+    row = await world.tick()
+    assert (row.outcome, row.exit_code) == (Outcome.FAILED, 3)
+    assert row.words == "the application ended with 3"
+
+
+async def test_accounting_that_is_down_is_waited_for_but_not_for_ever(world: World) -> None:
+    await world.ready()
+    world.cluster.accounting_down = True
+    world.cluster.end()
+    await world.tick()
+    row = await world.tick()
+    assert row.phase is Phase.READY
+    for _ in range(5):
+        row = await world.tick(15)
+    assert row.phase is Phase.ENDED
+
+
+async def test_a_refusal_is_raised_with_the_schedulers_words(world: World) -> None:
+    world.cluster.refuse = "Invalid account or account/partition combination specified"
+    with pytest.raises(SubmitRejected, match="Invalid account"):
+        await world.spawn()
+    await world.settle()
+    row = await world.row()
+    assert (row.phase, row.outcome) == (Phase.ENDED, Outcome.REFUSED)
+    world.cluster.refuse = ""
+    assert (await world.spawn()).phase is Phase.REQUESTED
+
+
+async def test_a_submit_without_an_answer_is_found_by_name_and_never_repeated(world: World) -> None:
+    world.cluster.lose_answer = True
+    row = await world.spawn()
+    assert (row.phase, row.job_id) == (Phase.REQUESTED, None)
+    assert len(world.cluster.jobs) == 1
+    row = await world.tick(15)
+    assert (row.phase, row.job_id) == (Phase.QUEUED, "101")
+    assert world.cluster.count("submit") == 1
+
+
+async def test_a_submit_that_never_arrived_is_repeated_after_two_looks(world: World) -> None:
+    world.cluster.down = True
+    await world.spawn()
+    world.cluster.down = False
+    # The directory could not be written: nothing was submitted, so nothing needs to be looked for.
+    row = await world.row()
+    assert row.submit_tried is None
+    row = await world.tick(6)
+    assert (row.submit_count, len(world.cluster.jobs)) == (1, 1)
+
+
+async def test_an_absent_job_is_submitted_again_only_after_a_while(world: World) -> None:
+    world.cluster.lose_answer = True
+    await world.spawn()
+    world.cluster.jobs.clear()
+    world.cluster.lose_answer = False
+    await world.tick(15)
+    await world.tick(15)
+    assert world.cluster.count("submit") == 1
+    row = await world.tick(15)
+    assert world.cluster.count("submit") == 2
+    assert row.submit_count == 2
+    assert row.job_id is not None
+
+
+async def test_a_restart_follows_pending_and_running_without_submitting_or_cancelling(world: World) -> None:
+    row = await world.ready()
+    calls = world.cluster.count("submit")
+    await world.restart()
+    await world.reconciler.verify_routes()
+    row = await world.tick()
+    assert row.phase is Phase.READY
+    assert (world.cluster.count("submit"), world.cluster.count("cancel")) == (calls, 0)
+    assert world.routes.published_count == 1
+
+
+async def test_a_crash_between_save_and_submit_is_not_a_second_job(world: World) -> None:
+    row = await world.spawn()
+    # As if the hub had died after the submit and before its answer was saved.
+    await world.store.update(row.id, lambda current: replace(current, job_id=None))
+    await world.restart()
+    row = await world.tick(15)
+    assert row.job_id == "101"
+    assert world.cluster.count("submit") == 1
+
+
+async def test_requeue_and_start_elsewhere_with_fresh_secrets(world: World) -> None:
+    row = await world.ready()
+    first = world.routes.routes["/user/alice/"].authorization
+    world.cluster.set(JobState.PENDING)
+    row = await world.tick()
+    assert (row.phase, row.generation) == (Phase.QUEUED, 2)
+    assert world.routes.routes == {}
+    assert "put back" in (await world.service.server(ALICE, "")).status.sentence
+    del world.cluster.files[f"{row.directory}/connection.json"]
+    world.cluster.run("n2")
+    row = await world.tick()
+    assert (row.phase, row.host) == (Phase.STARTING, "n2")
+    world.cluster.listen(row, port=4712)
+    world.reconciler.look([row.id])
+    await world.settle()
+    route = world.routes.routes["/user/alice/"]
+    assert (route.endpoint.host, route.endpoint.port) == ("n2", 4712)
+    assert route.authorization != first
+
+
+async def test_a_node_that_cannot_be_reached_is_said_and_not_called_ready(world: World) -> None:
+    await world.spawn()
+    world.cluster.run()
+    world.routes.blocked = True
+    row = await world.tick()
+    world.cluster.listen(row)
+    row = await world.tick()
+    assert row.phase is Phase.STARTING
+    assert "cannot be reached yet: login1 cannot reach n1:4711" in row.words
+    for _ in range(6):
+        row = await world.tick(60)
+    assert row.want is Want.DOWN
+    await world.tick()
+    row = await world.tick()
+    assert (row.phase, row.outcome) == (Phase.ENDED, Outcome.FAILED)
+    assert world.cluster.jobs == {}
+
+
+async def test_stop_while_the_scheduler_is_silent_is_done_when_it_answers(world: World) -> None:
+    await world.ready()
+    world.cluster.down = True
+    await world.tick()
+    await world.service.stop(ALICE, "", ALICE)
+    row = await world.tick()
+    assert (row.want, row.phase, len(world.cluster.jobs)) == (Want.DOWN, Phase.READY, 1)
+    world.cluster.down = False
+    await world.tick()
+    await world.tick()
+    assert world.cluster.jobs == {}
+
+
+async def test_a_stop_before_the_submit_was_answered_cancels_the_job_that_turns_up(world: World) -> None:
+    world.cluster.lose_answer = True
+    await world.spawn()
+    await world.service.stop(ALICE, "", ALICE)
+    await world.settle()
+    assert len(world.cluster.jobs) == 1
+    await world.tick(15)
+    assert world.cluster.jobs == {}
+
+
+async def test_a_proxy_that_lost_its_routes_gets_them_back(world: World) -> None:
+    await world.ready()
+    world.routes.routes.clear()
+    await world.reconciler.verify_routes()
+    await world.settle()
+    assert "/user/alice/" in world.routes.routes
+
+
+async def test_a_route_that_no_server_wants_is_removed(world: World) -> None:
+    row = await world.ready()
+    world.routes.routes["/user/bob/"] = replace(
+        world.routes.routes["/user/alice/"], path="/user/bob/", server_id="x" * 12
+    )
+    await world.reconciler.verify_routes()
+    assert set(world.routes.routes) == {row.path}
+
+
+async def test_forms_are_checked_against_the_cluster(world: World) -> None:
+    form = await world.service.form(ALICE, "lab")
+    partition = next(field for field in form.profile.fields if field.name == "partition")
+    assert [choice.value for choice in partition.choices] == ["debug"]
+    with pytest.raises(InvalidForm) as caught:
+        await world.service.spawn(ALICE, "", "lab", {"partition": ["nope"], "cores": ["x"]})
+    assert set(caught.value.fields) == {"partition", "cores"}
+    with pytest.raises(InvalidForm, match="at most 16 cores"):
+        await world.service.spawn(ALICE, "", "lab", {"partition": ["debug"], "cores": ["17"]})
+    with pytest.raises(NotFound):
+        await world.service.spawn(ALICE, "", "labb", FORM)
+    assert world.cluster.count("submit") == 0
+
+
+async def test_a_form_works_while_the_scheduler_is_silent(world: World) -> None:
+    world.cluster.down = True
+    form = await world.service.form(ALICE, "lab")
+    assert "checked when the job is submitted" in form.trouble
+
+
+async def test_a_second_server_of_the_same_name_is_refused(world: World) -> None:
+    await world.spawn()
+    with pytest.raises(Conflict):
+        await world.spawn()
+    assert world.cluster.count("submit") == 1
+
+
+async def test_a_callback_is_believed_only_with_the_servers_own_token(world: World) -> None:
+    await world.spawn()
+    world.cluster.run()
+    row = await world.tick()
+    world.cluster.listen(row)
+    body = world.cluster.files.pop(f"{row.directory}/connection.json")
+    with pytest.raises(Denied):
+        await world.service.connected(row.id, "wrong", body)
+    with pytest.raises(Denied):
+        await world.service.connected(row.id, "", body)
+    await world.service.connected(row.id, f"secret-of-{row.id}-1", body)
+    await world.settle()
+    assert (await world.row()).phase is Phase.READY
+
+
+async def test_a_stale_connection_file_of_another_start_is_not_believed(world: World) -> None:
+    await world.spawn()
+    world.cluster.run()
+    row = await world.tick()
+    world.cluster.listen(row, generation=7)
+    row = await world.tick()
+    assert (row.phase, row.answered) == (Phase.STARTING, None)
+
+
+async def test_watching_ends_when_it_is_ready(world: World) -> None:
+    await world.spawn()
+    phases: list[Phase] = []
+
+    async def watch() -> None:
+        async for view in world.service.watch(ALICE, ""):
+            phases.append(view.server.phase)
+
+    task = asyncio.ensure_future(watch())
+    await asyncio.sleep(0)
+    world.cluster.run()
+    row = await world.tick()
+    world.cluster.listen(row)
+    world.reconciler.look([row.id])
+    await asyncio.wait_for(task, 10)
+    assert phases[-1] is Phase.READY
+
+
+async def test_another_persons_recycled_job_id_is_not_ours(world: World) -> None:
+    await world.ready()
+    world.cluster.set(JobState.RUNNING, "n9", user="mallory")
+    row = await world.tick()
+    assert (row.phase, row.host) == (Phase.READY, "n1")
+
+
+async def test_stopping_what_never_was_raises(world: World) -> None:
+    with pytest.raises(NotFound):
+        await world.service.stop(UserName("bob"), "", ALICE)
+
+
+async def test_inspect_is_cached_and_an_old_answer_is_better_than_none(world: World) -> None:
+    await world.service.form(ALICE, "lab")
+    await world.service.form(ALICE, "lab")
+    assert world.cluster.count("inspect") == 1
+    world.cluster.down = True
+    world.clock.move(3600)
+    assert (await world.poller.inspect())[0].name == "debug"
+    world.poller.inspected_at = None
+    with pytest.raises(Unreachable):
+        await world.poller.inspect()
+
+
+def test_time_starts_where_the_tests_think() -> None:
+    assert Clock()() == T0
+    assert JobId("1") == "1"
