@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
 from traitlets import TraitError, Unicode
-from traitlets.config import Application, Configurable, ConfigurationError
+from traitlets.config import Application, Configurable, ConfigurableError
 
 from batchhub import __version__
 from batchhub.app.site import load_authenticator
@@ -69,7 +69,7 @@ class Command(Application):
     def _read_file(self, path: Path) -> None:
         try:
             self.load_config_file(path.name, str(path.parent))
-        except (ConfigurationError, TraitError) as error:
+        except (ConfigurableError, TraitError) as error:
             raise ConfigError(f"{path}: {error}") from error
         except Exception as error:
             # The site's own Python: whatever it raises is the site's to read, in one line.
@@ -112,6 +112,11 @@ def set_up_logging(level: str) -> None:
         logging.getLogger(chatty).setLevel(max(numbers[level], logging.WARNING))
 
 
+def say(text: str) -> None:
+    """A line for the person at the terminal."""
+    print(text, flush=True)  # noqa: T201
+
+
 def run(command: type[Command], argv: list[str] | None = None) -> NoReturn:
     """Run a command to its end; an error is one sentence and an exit status, never a traceback."""
     try:
@@ -121,7 +126,7 @@ def run(command: type[Command], argv: list[str] | None = None) -> NoReturn:
     except HubError as error:
         print(f"batchhub: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(2 if isinstance(error, ConfigError) else 1)
-    except (TraitError, ConfigurationError) as error:
+    except (TraitError, ConfigurableError) as error:
         print(f"batchhub: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(2)
     except KeyboardInterrupt:

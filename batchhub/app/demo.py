@@ -11,13 +11,14 @@ import socket
 import sys
 import tempfile
 import webbrowser
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, ClassVar
 
 from traitlets import Bool
 from traitlets.config import Config
 
-from batchhub.app.command import Command
+from batchhub.app.command import Command, say
 from batchhub.app.detached import start_detached, stop_detached
 from batchhub.app.hub import Hub, HubPlan, plan_hub, serve
 from batchhub.app.site import read_site
@@ -61,10 +62,11 @@ class Demo(Command):
 
     def start(self) -> None:
         """Everything in a directory that goes away at the end."""
-        from_command_line = self.config.copy()
+        from_command_line = deepcopy(self.config)
         home = Path(tempfile.mkdtemp(prefix="batchhub-demo-"))
         try:
             self.config_file = str(home / "batchhub_config.py")
+            (home / "queue").mkdir(mode=0o700)
             Path(self.config_file).write_text(_config(home, from_command_line))
             self.log_words = "warning" if "log_words" not in from_command_line.get("Command", {}) else self.log_words
             super().start()
@@ -88,10 +90,7 @@ class Demo(Command):
         link = f"http://127.0.0.1:{port}/hub/login#link={authenticator.issue(user, utc_now())}"
 
         def started(_hub: Hub) -> None:
-            print(
-                f"\n  BatchHub is open. Sign in (once, within a few minutes) with\n\n    {link}\n\n  Ctrl-C ends it.\n",
-                flush=True,
-            )
+            say(f"\n  BatchHub is open. Sign in (once, within a few minutes) with\n\n    {link}\n\n  Ctrl-C ends it.\n")
             if self.browser and (
                 os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or sys.platform == "darwin"
             ):
@@ -106,7 +105,7 @@ async def _stop_all(hub: Hub, user: UserName) -> None:
         async with asyncio.timeout(25):
             views = [view for view in await hub.service.servers_of(user) if view.server.alive]
             if views:
-                print(f"\n  Stopping {len(views)} server(s) …", flush=True)  # noqa: T201
+                say(f"\n  Stopping {len(views)} server(s) …")
             for view in views:
                 await hub.service.stop(user, view.server.name, user)
                 async for seen in hub.service.watch(user, view.server.name):

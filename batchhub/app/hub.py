@@ -17,8 +17,11 @@ from batchhub.app.jobs import SiteJobBuilder
 from batchhub.app.reach import make_transport
 from batchhub.app.site import Site, make_dialect
 from batchhub.app.state import StateDirectory, utc_now
-from batchhub.auth.base import Authenticator
+from batchhub.auth.base import Authenticator, problems
 from batchhub.auth.sessions import Sessions, SessionSettings
+from batchhub.auth.throttle import Throttle
+from batchhub.auth.tokens import Tokens
+from batchhub.auth.xsrf import Xsrf
 from batchhub.config import traits
 from batchhub.config.clusters import ClusterSettings
 from batchhub.control.broadcast import Broadcast
@@ -33,7 +36,7 @@ from batchhub.core.ports import Transport
 from batchhub.proxy.client import ProxyClient
 from batchhub.store.store import Store
 from batchhub.web.app import make_app
-from batchhub.web.people import HubPeople
+from batchhub.web.people import AuthPeople
 from batchhub.web.ports import MAX_BODY, WebServices, WebSettings
 
 log = logging.getLogger(__name__)
@@ -173,11 +176,16 @@ class Hub:
         plan = self._plan
         self._builder.check()
         await self.store.open()
-        people = HubPeople(
-            authenticator=plan.authenticator,
-            store=self.store,
-            sessions=Sessions(self.store, plan.state.key("cookies"), utc_now, plan.sessions, self._revoked),
-            key=plan.state.key("cookies"),
+        for words in problems(plan.authenticator):
+            log.warning("%s", words)
+        cookie_key = plan.state.key("cookies")
+        people = AuthPeople(
+            authenticators=(plan.authenticator,),
+            sessions=Sessions(self.store, cookie_key, utc_now, plan.sessions, self._revoked),
+            access_tokens=Tokens(self.store, utc_now),
+            users=self.store,
+            throttle=Throttle(),
+            guard=Xsrf(cookie_key),
             clock=utc_now,
         )
         services = WebServices(hub=self.service, people=people, clock=utc_now, ticket_key=plan.state.key("tickets"))

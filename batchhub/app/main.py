@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from traitlets import Unicode
 
-from batchhub.app.command import Command, run
+from batchhub.app.command import Command, run, say
 from batchhub.app.demo import Demo
 from batchhub.app.detached import start_detached, stop_detached
 from batchhub.app.hub import plan_hub, serve
@@ -29,11 +29,6 @@ from batchhub.core.model import Server, UserName
 from batchhub.store import schema
 
 log = logging.getLogger(__name__)
-
-
-def say(text: str) -> None:
-    """Print."""
-    print(text, flush=True)  # noqa: T201
 
 
 class ServingCommand(Command):

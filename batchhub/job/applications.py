@@ -1,0 +1,201 @@
+"""How an application is started so that a proxy under ``/user/NAME/`` can show it: its command, environment and questions.
+
+An application is data. The places ``{port} {ip} {socket} {base_url} {token_file} {job_dir}`` are filled on the node by ``launch.py``;
+``{token}`` may stand in the environment only. An application that has no secret of its own is given a Unix socket that only its
+owner can open; on a port anybody on the node could use it, so that is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Literal
+
+from batchhub.core import handshake
+from batchhub.core.errors import BadInput
+
+NO_ENV: Mapping[str, str | None] = MappingProxyType({})
+_NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """A web application.
+
+    ``argv`` starts it when it is given a port, ``socket_argv`` when it is given a Unix socket; an empty one means it cannot. ``env``
+    is set for it, a value of ``None`` removes the variable. ``ready_path`` and ``guard_path`` may hold ``{base_url}``: the first answers
+    when it is up, the second is closed to strangers and opens with the token (empty: not checked). ``scheme`` is how it takes its
+    token in the Authorization header; empty means that it has none. ``default_path`` is where people land, below the base URL.
+    ``strip_prefix``: it knows nothing of the base URL, the proxy has to take it off. ``ready_timeout`` is in seconds.
+    """
+
+    name: str
+    title: str
+    argv: tuple[str, ...] = ()
+    socket_argv: tuple[str, ...] = ()
+    env: Mapping[str, str | None] = field(default_factory=lambda: NO_ENV)
+    ready_path: str = "{base_url}"
+    guard_path: str = ""
+    scheme: str = "token"
+    default_path: str = ""
+    strip_prefix: bool = False
+    ready_timeout: float = 300.0
+
+    def check(self) -> None:
+        """Raise BadInput if it could not be started, or would stand open to other users of the node."""
+        if not _NAME.fullmatch(self.name):
+            raise BadInput(f"An application's name {self.name[:40]!r} must be lower-case letters, digits, '-' and '_'.")
+        if not self.argv and not self.socket_argv:
+            raise BadInput(f"Application {self.name}: argv or socket_argv must say how it is started.")
+        if self.argv and not self.scheme:
+            raise BadInput(
+                f"Application {self.name} has no secret of its own (scheme is empty), so anybody on the node could use its port: "
+                "give it socket_argv instead of argv."
+            )
+        handshake.authorization(self.scheme, "")
+        for socket in (False, True):
+            if self.socket_argv if socket else self.argv:
+                self.document("/user/x/", socket=socket)
+
+    def authorization(self, token: str) -> str:
+        """The Authorization header that the proxy adds for it."""
+        return handshake.authorization(self.scheme, token)
+
+    def document(
+        self,
+        base_url: str,
+        *,
+        socket: bool = False,
+        bind: Literal["127.0.0.1", "0.0.0.0"] = "127.0.0.1",  # noqa: S104 -- a type, not a bind
+        ports: tuple[int, int] | None = None,
+        callback_url: str = "",
+        env: Mapping[str, str | None] = NO_ENV,
+    ) -> bytes:
+        """``launch.json`` for a server at ``base_url``. ``env`` is the profile's and wins. Raises BadInput."""
+        argv = self.socket_argv if socket else self.argv
+        if not argv:
+            raise BadInput(f"{self.title} cannot listen on a {'Unix socket' if socket else 'port'}.")
+        return handshake.launch_document(
+            argv=argv,
+            env={**self.env, **env},
+            bind=bind,
+            ports=ports,
+            socket=socket,
+            base_url=base_url,
+            ready_path=_below(base_url, self.ready_path, self.strip_prefix),
+            guard_path=_below(base_url, self.guard_path, self.strip_prefix),
+            scheme=self.scheme,
+            ready_timeout=self.ready_timeout,
+            callback_url=callback_url,
+        )
+
+
+def _below(base_url: str, path: str, strip_prefix: bool) -> str:
+    return path.replace("{base_url}", "/" if strip_prefix else base_url)
+
+
+_JUPYTER = (
+    "--no-browser",
+    "--ServerApp.base_url={base_url}",
+    "--ServerApp.trust_xheaders=True",
+    # The proxy keeps the browser's Host header, so Jupyter's own origin check, CSP and XSRF protection stay as they are.
+    "--ServerApp.allow_remote_access=True",
+)
+_JUPYTER_PORT = ("--ServerApp.ip={ip}", "--ServerApp.port={port}", "--ServerApp.port_retries=0")
+_JUPYTER_SOCKET = ("--ServerApp.sock={socket}", "--ServerApp.sock_mode=0600")
+
+JUPYTERLAB = Application(
+    name="jupyterlab",
+    title="JupyterLab",
+    argv=("jupyter", "lab", *_JUPYTER, *_JUPYTER_PORT),
+    socket_argv=("jupyter", "lab", *_JUPYTER, *_JUPYTER_SOCKET),
+    # jupyter_server/auth/identity.py: JUPYTER_TOKEN wins over JUPYTER_TOKEN_FILE; a file's content is taken as it is.
+    env=MappingProxyType({"JUPYTER_TOKEN": None, "JUPYTER_TOKEN_FILE": "{token_file}"}),
+    ready_path="{base_url}api",
+    guard_path="{base_url}api/status",
+    default_path="lab",
+)
+"""The default. Its root directory is the directory it starts in: the job script's ``launch`` block sets the home directory."""
+
+NOTEBOOK = replace(
+    JUPYTERLAB,
+    name="notebook",
+    title="Jupyter Notebook",
+    argv=("jupyter", "notebook", *_JUPYTER, *_JUPYTER_PORT),
+    socket_argv=("jupyter", "notebook", *_JUPYTER, *_JUPYTER_SOCKET),
+    default_path="tree",
+)
+
+CODE_SERVER = Application(
+    name="code-server",
+    title="VS Code (code-server)",
+    socket_argv=("code-server", "--auth=none", "--socket={socket}", "--socket-mode=600", "--disable-telemetry"),
+    ready_path="{base_url}healthz",
+    scheme="",
+    strip_prefix=True,
+)
+"""code-server finds its own address from the page's; it wants the prefix taken off. No password: the socket is its owner's alone."""
+
+RSTUDIO = Application(
+    name="rstudio",
+    title="RStudio",
+    socket_argv=(
+        "rserver",
+        "--server-daemonize=0",
+        "--auth-none=1",
+        "--www-socket={socket}",
+        "--www-root-path={base_url}",
+        "--server-data-dir={job_dir}",
+        "--database-config-file=/dev/null",
+        "--secure-cookie-key-file={job_dir}/rstudio-key",
+        "--server-user=",
+    ),
+    scheme="",
+    strip_prefix=True,
+)
+"""RStudio Server as the person's own process (from 1.4 on, which knows ``--www-socket``). Not tested here: needs the product."""
+
+MARIMO = Application(
+    name="marimo",
+    title="marimo",
+    argv=(
+        "marimo",
+        "edit",
+        "--headless",
+        "--host={ip}",
+        "--port={port}",
+        "--base-url={base_url}",
+        "--token-password-file={token_file}",
+    ),
+    ready_path="{base_url}health",
+    scheme="Basic",
+)
+"""marimo takes its token from a file and as the password of HTTP Basic. Not tested here."""
+
+BUILT_IN: Mapping[str, Application] = MappingProxyType(
+    {app.name: app for app in (JUPYTERLAB, NOTEBOOK, CODE_SERVER, RSTUDIO, MARIMO)}
+)
+
+
+def custom(name: str, title: str, command: tuple[str, ...], base: Application | None = None) -> Application:
+    """A site's own command: ``{socket}`` in it makes it listen on a socket, ``{port}`` on a port. Raises BadInput.
+
+    ``base`` lends the rest (``dataclasses.replace`` changes single fields). Without one, a command with a port is taken to ask for its token
+    as Jupyter does, and one with a socket to have none.
+    """
+    uses_socket = any("{socket}" in word for word in command)
+    uses_port = any("{port}" in word for word in command)
+    if uses_socket == uses_port:
+        raise BadInput(f"Application {name[:40]}: its command must hold either {{port}} or {{socket}}.")
+    start = base or Application(name=name, title=title, scheme="" if uses_socket else "token")
+    made = replace(
+        start,
+        name=name,
+        title=title,
+        argv=() if uses_socket else command,
+        socket_argv=command if uses_socket else (),
+    )
+    made.check()
+    return made

@@ -1,0 +1,682 @@
+# One stdlib-only file that old compute nodes run with Python 3.6, hence:
+# ruff: noqa: D102, PTH100, PTH101, PTH104, PTH108, PTH116, PTH118, PTH120, PTH123, SIM105, T201, TID251, UP006, UP035, UP045
+"""Starts one application inside a batch job and says where it listens. Copied into each job's directory; needs nothing else.
+
+Read: ``launch.json`` and ``secrets.json`` beside this file. Written: ``token``, ``connection.json``, ``exit.json``, each 0600 and in
+one step. The token stands in files and in the application's environment, never in an argv, a log or a script.
+
+* The port is chosen and *held*: a bound, silent socket keeps it while the application binds it too, which Linux allows when both
+  set SO_REUSEADDR and the holder does not listen. From the third try on it is let go first, for applications that do not set it.
+* Nothing is sent to a listener before /proc/net says that it belongs to our user: on a shared node another user may be quicker.
+* ``guard_path`` must refuse strangers and take the token: a notebook that a user's own settings opened to everybody is stopped.
+* SIGTERM, SIGINT and SIGHUP end the application (SIGTERM to its process group, SIGKILL after GRACE). SIGUSR1, SIGUSR2 and SIGXCPU are
+  warnings from schedulers: an application that handles them gets them, the others are not killed by them.
+* A requeued job starts over: what an earlier run left is removed first, and an old run never removes what a newer one wrote.
+"""
+
+import base64
+import ctypes
+import errno
+import fcntl
+import http.client
+import json
+import os
+import random
+import re
+import select
+import shutil
+import signal
+import socket
+import stat
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from typing import Any, Dict, List, NoReturn, Optional, Set, Tuple
+
+VERSION = 1
+GRACE = 20.0
+"""Seconds between SIGTERM and SIGKILL."""
+TRIES = 5
+"""Ports tried before giving up."""
+FAST, SLOW = 0.05, 0.25
+"""Seconds between two looks at an application that does not answer yet: in its first ten seconds, and later."""
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+WARNING = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
+IN_USE = re.compile(
+    rb"EADDRINUSE|address (?:is )?already in use|port \S+ is (?:already )?(?:in use|not available)|errno 98",
+    re.IGNORECASE,
+)
+PLACES = re.compile(r"\{(port|ip|socket|base_url|token_file|job_dir|token)\}")
+MAX_SOCKET = 107
+PR_SET_PDEATHSIG = 1
+
+
+class Problem(Exception):
+    """Why the application cannot be started or used: a sentence for the person."""
+
+
+class Collision(Exception):
+    """Somebody else has the port."""
+
+
+def say(text: str) -> None:
+    """A line in the job's log."""
+    print("batchhub: " + text, file=sys.stderr, flush=True)
+
+
+# ---------------------------------------------------------------- files
+
+
+def check_directory(directory: str) -> None:
+    """Raise Problem unless the directory is ours and nobody else may write in it."""
+    found = os.lstat(directory)
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        raise Problem("the job directory does not belong to the user that runs the job")
+    if found.st_mode & 0o022:
+        raise Problem(f"the job directory may be written by others (mode {found.st_mode & 0o777:o})")
+
+
+def read_document(directory: str, name: str, secret: bool = False) -> Dict[str, Any]:
+    """Read one of the hub's files; a secret one must be private."""
+    try:
+        fd = os.open(os.path.join(directory, name), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise Problem(f"{name} cannot be read: {error.strerror}") from error
+    with os.fdopen(fd, "rb") as file:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
+            raise Problem(name + " is not a file of the user that runs the job")
+        if secret and found.st_mode & 0o077:
+            raise Problem(f"{name} may be read by others (mode {found.st_mode & 0o777:o})")
+        data = file.read(65537)
+    try:
+        document = json.loads(data.decode("utf-8"))
+    except ValueError as error:
+        raise Problem(name + " is not JSON") from error
+    if len(data) > 65536 or not isinstance(document, dict) or document.get("version") != VERSION:
+        raise Problem(name + " is not what this launcher reads")
+    return document
+
+
+def write_file(directory: str, name: str, data: bytes) -> None:
+    """Write in one step; the file never exists with a wider mode than 0600."""
+    fd, path = tempfile.mkstemp(prefix="." + name, dir=directory)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(path, os.path.join(directory, name))
+    except BaseException:
+        remove(path)
+        raise
+
+
+def write_document(directory: str, name: str, document: Dict[str, Any]) -> None:
+    """Write JSON in one step."""
+    write_file(directory, name, json.dumps(document).encode("ascii") + b"\n")
+
+
+def remove(path: str) -> None:
+    """Remove a file if it is there."""
+    try:
+        os.unlink(path)
+    except OSError as error:
+        if error.errno != errno.ENOENT:
+            say(f"{path} cannot be removed: {error.strerror}")
+
+
+# ---------------------------------------------------------------- network
+
+
+def listeners(port: int) -> Set[int]:
+    """The users who listen on a TCP port of this machine, on any address, from /proc/net (proc(5): st 0A is LISTEN)."""
+    wanted, uids = f":{port:04X}", set()
+    for name in ("/proc/net/tcp", "/proc/net/tcp6"):
+        try:
+            with open(name) as table:
+                for line in table:
+                    cells = line.split()
+                    if len(cells) > 7 and cells[3] == "0A" and cells[1].endswith(wanted):
+                        uids.add(int(cells[7]))
+        except OSError:
+            continue
+    return uids
+
+
+def hold_port(bind: str, ports: Optional[List[int]], avoid: Set[int]) -> socket.socket:
+    """Bind a free port of the range (or the kernel's choice) and keep it, without listening."""
+    if ports:
+        span = [port for port in range(ports[0], ports[1] + 1) if port not in avoid]
+        random.shuffle(span)
+    else:
+        span = [0] * 20
+    for port in span:
+        held = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            held.bind((bind, port))
+        except OSError:
+            held.close()
+            continue
+        chosen = held.getsockname()[1]
+        if chosen not in avoid and not listeners(chosen):
+            return held
+        held.close()
+    raise Problem(
+        "no free port on {} in {}".format(
+            socket.gethostname(), "{}-{}".format(*ports) if ports else "the system's range"
+        )
+    )
+
+
+def port_is_taken(bind: str, port: int) -> bool:
+    """Whether a listener keeps us from the port now."""
+    probe = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        probe.bind((bind, port))
+    except OSError:
+        return True
+    finally:
+        probe.close()
+    return bool(listeners(port))
+
+
+def socket_path(directory: str) -> Tuple[str, str]:
+    """A place for a Unix socket, and the directory to remove afterwards (or empty).
+
+    The job's own directory, unless the path is too long or its file system takes no sockets (some shared ones do not).
+    """
+    path = os.path.join(directory, "app.sock")
+    if len(os.fsencode(path)) <= MAX_SOCKET:
+        remove(path)
+        probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            probe.bind(path)
+        except OSError:
+            pass
+        else:
+            remove(path)
+            return path, ""
+        finally:
+            probe.close()
+    made = tempfile.mkdtemp(prefix="bh-", dir="/tmp")  # mkdtemp makes it 0700 and new
+    return os.path.join(made, "app.sock"), made
+
+
+def own_addresses() -> List[str]:
+    """Addresses of this machine, the one its name stands for first; no loopback, no bridges of containers."""
+    found = []  # type: List[str]
+    try:
+        found.extend(
+            str(info[4][0]) for info in socket.getaddrinfo(socket.gethostname(), None, type=socket.SOCK_STREAM)
+        )
+    except OSError:
+        pass
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
+        for _, name in socket.if_nameindex():
+            if name == "lo" or name.startswith(("docker", "virbr", "veth", "br-", "cni", "podman")):
+                continue
+            try:  # SIOCGIFADDR of netdevice(7)
+                answer = fcntl.ioctl(asker.fileno(), 0x8915, struct.pack("256s", name.encode()[:15]))
+            except OSError:
+                continue
+            found.append(socket.inet_ntoa(answer[20:24]))
+    try:
+        with open("/proc/net/if_inet6") as table:
+            for line in table:
+                cells = line.split()
+                if cells[3] == "00":  # scope: global
+                    found.append(socket.inet_ntop(socket.AF_INET6, bytes.fromhex(cells[0])))
+    except OSError:
+        pass
+    kept = [a for a in dict.fromkeys(found) if not a.startswith(("127.", "fe80:")) and "%" not in a and a != "::1"]
+    return kept[:16]
+
+
+def credentials(scheme: str, token: str) -> str:
+    """The value of an Authorization header."""
+    if scheme == "Basic":
+        return "Basic " + base64.b64encode(("batchhub:" + token).encode("ascii")).decode("ascii")
+    return scheme + " " + token
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: str, timeout: float) -> None:
+        http.client.HTTPConnection.__init__(self, "localhost", timeout=timeout)
+        self.path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.path)
+
+
+class NoRedirect(urllib.request.HTTPRedirectHandler):
+    """The token is for one address only."""
+
+    def redirect_request(self, *_args: Any, **_kwargs: Any) -> None:
+        return None
+
+
+def tell_hub(url: str, body: bytes, token: str) -> None:
+    """Try to tell the hub, three times, not for long; it reads connection.json anyway."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), NoRedirect)
+    headers = {"Authorization": "token " + token, "Content-Type": "application/json"}
+    for wait in (0, 1, 3):
+        time.sleep(wait)
+        try:
+            opener.open(urllib.request.Request(url, body, headers), timeout=5).close()  # noqa: S310 -- http(s), the hub says
+            return
+        except urllib.error.HTTPError as error:
+            error.close()
+            if error.code < 500:
+                say(f"the hub answered {error.code} to our call; it will read connection.json")
+                return
+        except (OSError, ValueError, http.client.HTTPException):
+            continue
+    say("the hub cannot be called from this node; it will read connection.json")
+
+
+# ---------------------------------------------------------------- the run
+
+
+class Run:
+    """One start of the application, from the documents to the exit record."""
+
+    def __init__(self, directory: str) -> None:
+        self.directory = directory
+        self.nonce = os.urandom(16).hex()
+        self.stopping = 0
+        self.kill_at = 0.0
+        self.child = None  # type: Optional[subprocess.Popen[bytes]]
+        self.port = 0
+        self.socket = ""
+        self.own_directory = ""
+        self.pipe = (-1, -1)
+        self.answered = False
+        self.addresses = []  # type: List[str]
+        self.launch = {}  # type: Dict[str, Any]
+        self.generation = 0
+        self.token = ""
+
+    def path(self, name: str) -> str:
+        """A file of ours."""
+        return os.path.join(self.directory, name)
+
+    def main(self) -> int:
+        """Do it all; the exit status is the application's."""
+        os.umask(0o077)
+        self.watch_signals()
+        code, number, word = 1, 0, ""
+        try:
+            check_directory(self.directory)
+            for name in ("connection.json", "exit.json"):
+                remove(self.path(name))
+            self.load()
+            code, number, word = self.serve()
+        except Problem as problem:
+            word = str(problem)
+        if self.stopping:
+            word = f"stopped by {signal.Signals(self.stopping).name}"
+        say(word)
+        self.leave(code, number, word)
+        return 128 + number if number else code
+
+    def load(self) -> None:
+        """Read the documents and hand the token on in a file."""
+        self.launch = read_document(self.directory, "launch.json")
+        secrets = read_document(self.directory, "secrets.json", secret=True)
+        self.generation, self.token = int(secrets["generation"]), str(secrets["token"])
+        write_file(self.directory, "token", self.token.encode("ascii"))  # no newline: Jupyter does not strip one
+        resolver = threading.Thread(target=lambda: self.addresses.extend(own_addresses()), daemon=True)
+        resolver.start()
+
+    def serve(self) -> Tuple[int, int, str]:
+        """Start, again on another port if need be, until it answers; then wait for its end."""
+        avoid = set()  # type: Set[int]
+        for attempt in range(TRIES):
+            try:
+                self.start(attempt, avoid)
+                if self.until_ready():
+                    self.publish()
+                    self.until_ended()
+                return self.ended()
+            except Collision:
+                avoid.add(self.port)
+                say(f"port {self.port} was taken by somebody else; trying another")
+                self.end_now()
+        raise Problem(f"no port could be had in {TRIES} tries")
+
+    # ------------------------------------------------------------ signals
+
+    def watch_signals(self) -> None:
+        """Let every signal of interest wake the loop; SIGINT may have been ignored by the shell, that is undone here."""
+        read, write = os.pipe()
+        for fd in (read, write):
+            os.set_blocking(fd, False)
+        self.pipe = (read, write)
+        for number in ENDING:
+            signal.signal(number, self.on_ending)
+        for number in WARNING:
+            signal.signal(number, self.on_warning)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(write)
+
+    def on_ending(self, number: int, _frame: Any) -> None:
+        """End the application; a second signal changes nothing."""
+        if not self.stopping:
+            self.stopping = number
+            self.kill_at = time.monotonic() + GRACE
+            self.to_group(signal.SIGTERM)
+            self.to_group(signal.SIGCONT)
+
+    def on_warning(self, number: int, _frame: Any) -> None:
+        """Hand a warning on to an application that has a handler for it (SigCgt of proc(5)); it would kill another."""
+        child = self.child
+        if child is None or child.poll() is not None:
+            return
+        try:
+            with open(f"/proc/{child.pid}/status") as status:
+                caught = [line.split()[1] for line in status if line.startswith("SigCgt:")]
+            if caught and int(caught[0], 16) >> (number - 1) & 1:
+                os.kill(child.pid, number)
+        except OSError:
+            pass
+
+    def to_group(self, number: int) -> None:
+        """Signal the application and everything in its process group."""
+        if self.child is not None:
+            try:
+                os.killpg(self.child.pid, number)
+            except OSError:
+                pass
+
+    def wait(self, seconds: float) -> None:
+        """Wait for a signal (SIGCHLD too), at most so long; kill what ignored SIGTERM."""
+        if self.kill_at:
+            seconds = max(0.0, min(seconds, self.kill_at - time.monotonic()))
+        if select.select([self.pipe[0]], [], [], seconds)[0]:
+            try:
+                while os.read(self.pipe[0], 512):
+                    pass
+            except BlockingIOError:
+                pass
+        if self.kill_at and time.monotonic() >= self.kill_at:
+            self.kill_at = time.monotonic() + GRACE
+            self.to_group(signal.SIGKILL)
+
+    # ------------------------------------------------------------ start
+
+    def start(self, attempt: int, avoid: Set[int]) -> None:
+        """Choose where to listen and start the application there."""
+        held = None
+        bind = str(self.launch["bind"])
+        if self.launch["socket"]:
+            self.socket, self.own_directory = socket_path(self.directory)
+        else:
+            held = hold_port(bind, self.launch["ports"], avoid)
+            self.port = held.getsockname()[1]
+        argv = [self.fill(word, False) for word in self.launch["argv"]]
+        env = dict(os.environ)
+        for name, value in self.launch["env"].items():
+            if value is None:
+                env.pop(name, None)
+            else:
+                env[name] = self.fill(value, True)
+        if held is not None and attempt >= 2:
+            held.close()
+        self.log_from = self.log_size()
+        self.held = held
+        self.began = time.monotonic()
+        try:
+            prepare = prepare_child()
+            self.child = subprocess.Popen(argv, env=env, stdin=subprocess.DEVNULL, preexec_fn=prepare)  # noqa: PLW1509
+        except OSError as error:
+            if error.filename not in (None, argv[0]):
+                raise Problem(f"{error.filename}: {error.strerror}") from error
+            hint = "is it in the environment that was chosen? PATH is " + env.get("PATH", "")
+            raise Problem(f"{argv[0]}: {error.strerror}; {hint}"[:480]) from error
+        if self.stopping:
+            self.to_group(signal.SIGTERM)
+
+    def fill(self, text: str, in_env: bool) -> str:
+        """Put the places' values in."""
+
+        def value(found: "re.Match[str]") -> str:
+            name = found.group(1)
+            if name == "token" and not in_env:
+                raise Problem("{token} may not stand in a command: other users read it there")
+            if name in ("port", "ip") and self.launch["socket"]:
+                raise Problem("the application is given a socket, but its command asks for {" + name + "}")
+            if name == "socket" and not self.launch["socket"]:
+                raise Problem("the application is given a port, but its command asks for {socket}")
+            return {
+                "port": str(self.port),
+                "ip": str(self.launch["bind"]),
+                "socket": self.socket,
+                "base_url": str(self.launch["base_url"]),
+                "token_file": self.path("token"),
+                "job_dir": self.directory,
+                "token": self.token,
+            }[name]
+
+        return PLACES.sub(value, text)
+
+    # ------------------------------------------------------------ ready
+
+    def until_ready(self) -> bool:
+        """Wait until it answers. False: it ended, or is to end. Raises Collision, Problem."""
+        limit = self.began + float(self.launch["ready_timeout"])
+        while not self.stopping:
+            if self.child is not None and self.child.poll() is not None:
+                self.check_collision()
+                return False
+            if self.is_ours() and self.answers():
+                return True
+            if time.monotonic() > limit:
+                self.end_now()
+                raise Problem("the application did not answer within {:g} seconds".format(self.launch["ready_timeout"]))
+            self.wait(FAST if time.monotonic() - self.began < 10 else SLOW)
+        self.until_ended()
+        return False
+
+    def is_ours(self) -> bool:
+        """Whether something listens, and it is our user's. Raises Collision for another's."""
+        if self.launch["socket"]:
+            try:
+                found = os.lstat(self.socket)
+            except OSError:
+                return False
+            if not stat.S_ISSOCK(found.st_mode) or found.st_uid != os.geteuid():
+                return False
+            if found.st_mode & 0o177:
+                os.chmod(self.socket, 0o600)
+            return True
+        uids = listeners(self.port)
+        if uids - {os.geteuid()}:
+            raise Collision
+        return bool(uids)
+
+    def answers(self) -> bool:
+        """Whether the ready path answers, and the guarded path is guarded. Raises Problem if it is not."""
+        status = self.ask(str(self.launch["ready_path"]), True)
+        if status is None or status >= 500:
+            return False
+        guard = str(self.launch.get("guard_path") or "")
+        if guard:
+            stranger, owner = self.ask(guard, False), self.ask(guard, True)
+            if stranger is None or owner is None or owner >= 500:
+                return False
+            if stranger < 300:
+                self.end_now()
+                raise Problem(
+                    "the application lets anybody in: does a file in ~/.jupyter set an empty token or password?"
+                )
+            if owner >= 300:
+                self.end_now()
+                raise Problem("the application does not take its token: does a file in ~/.jupyter set another token?")
+        return True
+
+    def ask(self, path: str, with_token: bool) -> Optional[int]:
+        """The status of one GET, or None."""
+        scheme = str(self.launch.get("scheme") or "")
+        headers = {"Authorization": credentials(scheme, self.token)} if with_token and scheme else {}
+        if self.launch["socket"]:
+            link = UnixConnection(self.socket, 5)  # type: http.client.HTTPConnection
+        else:
+            link = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        try:
+            link.request("GET", path, headers=headers)
+            return link.getresponse().status
+        except (OSError, http.client.HTTPException):
+            return None
+        finally:
+            link.close()
+
+    def check_collision(self) -> None:
+        """The application ended before it answered: raise Collision if there is evidence that the port was the cause."""
+        if self.launch["socket"] or self.stopping:
+            return
+        if self.held is not None:
+            self.held.close()
+        if port_is_taken(str(self.launch["bind"]), self.port) or IN_USE.search(self.log_since()):
+            raise Collision
+
+    def log_size(self) -> int:
+        """How long the job's log is now, if our output goes there."""
+        try:
+            return os.stat(self.path("job.log")).st_size
+        except OSError:
+            return 0
+
+    def log_since(self) -> bytes:
+        """What was logged since the start, its last 64 KiB."""
+        try:
+            with open(self.path("job.log"), "rb") as log:
+                log.seek(max(self.log_from, self.log_size() - 65536))
+                return log.read(65536)
+        except OSError:
+            return b""
+
+    # ------------------------------------------------------------ publish and end
+
+    def publish(self) -> None:
+        """Say where it listens: in the file, and to the hub if that can be called."""
+        self.answered = True
+        if self.held is not None:
+            self.held.close()
+        document = {
+            "version": VERSION,
+            "host": socket.gethostname(),
+            "addresses": list(self.addresses),
+            "port": 0 if self.launch["socket"] else self.port,
+            "socket": self.socket,
+            "pid": self.child.pid if self.child else 0,
+            "nonce": self.nonce,
+            "generation": self.generation,
+            "time": round(time.time(), 3),
+        }
+        write_document(self.directory, "connection.json", document)
+        say("the application answers on {}".format(self.socket or f"{socket.gethostname()}:{self.port}"))
+        url = str(self.launch.get("callback_url") or "")
+        if url.startswith(("http://", "https://")):
+            body = json.dumps(document).encode("ascii")
+            threading.Thread(target=tell_hub, args=(url, body, self.token), daemon=True).start()
+
+    def until_ended(self) -> None:
+        """Wait for the application's end. A stop is noted at once, should the scheduler's SIGKILL come before ours."""
+        noted = False
+        while self.child is not None and self.child.poll() is None:
+            if self.stopping and not noted:
+                noted = True
+                self.note(None, self.stopping, f"stopped by {signal.Signals(self.stopping).name}")
+            self.wait(30)
+        self.to_group(signal.SIGKILL)
+
+    def end_now(self) -> None:
+        """End this try: SIGTERM, five seconds, SIGKILL."""
+        self.to_group(signal.SIGTERM)
+        limit = time.monotonic() + 5
+        while self.child is not None and self.child.poll() is None and time.monotonic() < limit:
+            self.wait(FAST)
+        self.to_group(signal.SIGKILL)
+        if self.child is not None:
+            self.child.wait()
+        if self.held is not None:
+            self.held.close()
+
+    def ended(self) -> Tuple[int, int, str]:
+        """Exit code, signal and a sentence."""
+        status = self.child.wait() if self.child is not None else 1
+        when = "" if self.answered else " before it answered"
+        if status < 0:
+            name = signal.Signals(-status).name if -status in list(signal.Signals) else f"signal {-status}"
+            return 0, -status, f"application was killed by {name}{when}"
+        return status, 0, f"application exited with {status}{when}"
+
+    def newer_run(self) -> bool:
+        """Whether another run has written its connection here: then nothing here is ours any more."""
+        try:
+            return bool(read_document(self.directory, "connection.json")["nonce"] != self.nonce)
+        except (Problem, KeyError):
+            return False
+
+    def note(self, code: Optional[int], number: int, word: str) -> None:
+        """Write exit.json."""
+        record = {
+            "version": VERSION,
+            "code": code,
+            "signal": number or None,
+            "word": word[:480],
+            "time": round(time.time(), 3),
+        }
+        try:
+            write_document(self.directory, "exit.json", record)
+        except OSError as error:
+            say(f"exit.json cannot be written: {error.strerror}")
+
+    def leave(self, code: int, number: int, word: str) -> None:
+        """Record the end and take back what stands for a running application."""
+        if self.own_directory:
+            shutil.rmtree(self.own_directory, ignore_errors=True)
+        if self.newer_run():
+            return
+        self.note(None if number else code, number, word)
+        for path in (self.path("connection.json"), self.path("token"), self.path("app.sock")):
+            remove(path)
+
+
+def prepare_child() -> Any:
+    """What to do in the child before the application's program: own process group, plain signals, end with us."""
+    try:
+        libc = ctypes.CDLL(None)  # type: Any
+    except OSError:
+        libc = None
+
+    def prepare() -> None:
+        os.setpgid(0, 0)
+        # A shell starts background commands with these ignored, and what is ignored stays so; a kernel is interrupted by SIGINT.
+        for number in (signal.SIGINT, signal.SIGQUIT):
+            signal.signal(number, signal.SIG_DFL)
+        if libc is not None:
+            libc.prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+
+    return prepare
+
+
+def main() -> NoReturn:
+    """Run in this file's directory."""
+    sys.exit(Run(os.path.dirname(os.path.abspath(__file__))).main())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""The hub's end of the control interface."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import quote
+
+from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest, HTTPResponse
+
+from batchhub.core.errors import BadInput, TunnelError, Unreachable
+from batchhub.core.ports import RouteTarget
+from batchhub.proxy.book import read_stamp
+
+DEADLINE = 10.0  # seconds for one call, its wait for a free place included
+CONCURRENCY = 10
+
+
+class ProxyClient:
+    """Implements :class:`batchhub.core.ports.Routes`. ``url`` is the control interface's, without a path.
+
+    Paths go in with or without a final ``/`` and come out with one, as ``RouteTarget.path`` and JupyterHub's routespecs have it.
+    """
+
+    def __init__(self, url: str, token: str) -> None:
+        self._url = url.rstrip("/")
+        self._headers = {"Authorization": f"token {token}"}
+        self._http: AsyncHTTPClient | None = None
+
+    async def publish(self, target: RouteTarget) -> None:
+        """See Routes."""
+        await self._call("POST", _route(target.path), route_fields(target), {201})
+
+    async def withdraw(self, path: str) -> None:
+        """See Routes."""
+        await self._call("DELETE", _route(path), None, {204, 404})
+
+    async def published(self) -> Mapping[str, str]:
+        """See Routes."""
+        return MappingProxyType({path: str(data.get("server_id", "")) for path, data in (await self._routes()).items()})
+
+    async def probe(self, target: RouteTarget, path: str) -> int:
+        """See Routes."""
+        answer = await self._call("POST", "/api/probe", {**route_fields(target), "probe": path}, {200, 503})
+        content = _json(answer)
+        if answer.code == 503:
+            raise TunnelError(str(content.get("message", "The application cannot be reached.")))
+        status = content.get("status")
+        if not isinstance(status, int):
+            raise Unreachable("The proxy's answer to a probe cannot be read.")
+        return status
+
+    async def activity(self) -> Mapping[str, datetime]:
+        """See Routes."""
+        try:
+            seen = {path: read_stamp(str(data["last_activity"])) for path, data in (await self._routes()).items()}
+        except (KeyError, BadInput) as error:
+            raise Unreachable("The proxy's list of routes cannot be read.") from error
+        return MappingProxyType(seen)
+
+    async def revoke(self, session: str) -> None:
+        """See Routes."""
+        await self._call("POST", "/api/revocations", {"session": session}, {204})
+
+    async def close(self) -> None:
+        """Let go of the connections."""
+        if self._http is not None:
+            self._http.close()
+            self._http = None
+
+    async def _routes(self) -> dict[str, dict[str, Any]]:
+        content = _json(await self._call("GET", "/api/routes", None, {200}))
+        if not all(isinstance(data, dict) for data in content.values()):
+            raise Unreachable("The proxy's list of routes cannot be read.")
+        return {path if path.endswith("/") else path + "/": data for path, data in content.items()}
+
+    async def _call(self, method: str, path: str, content: Mapping[str, Any] | None, good: set[int]) -> HTTPResponse:
+        if self._http is None:  # belongs to the running loop, so it is made late
+            self._http = AsyncHTTPClient(force_instance=True, max_clients=CONCURRENCY)
+        request = HTTPRequest(
+            self._url + path,
+            method,
+            self._headers,
+            None if content is None else json.dumps(dict(content)),
+            connect_timeout=DEADLINE,
+            request_timeout=DEADLINE,
+            follow_redirects=False,
+        )
+        try:
+            answer = await self._http.fetch(request, raise_error=False)
+        except (OSError, HTTPClientError) as error:
+            raise Unreachable(f"The proxy does not answer at {self._url}: {error}.") from error
+        if answer.code == 599:
+            raise Unreachable(f"The proxy does not answer at {self._url}: {answer.error}.")
+        if answer.code not in good:
+            raise Unreachable(
+                f"The proxy answered {method} {path} with {answer.code}: {answer.body[:200].decode(errors='replace')}"
+            )
+        return answer
+
+
+def _route(path: str) -> str:
+    return "/api/routes" + quote("/" + path.strip("/"), safe="@/~")
+
+
+def _json(answer: HTTPResponse) -> dict[str, Any]:
+    try:
+        content = json.loads(answer.body)
+    except ValueError as error:
+        raise Unreachable("The proxy's answer is not JSON.") from error
+    if not isinstance(content, dict):
+        raise Unreachable("The proxy's answer is not a JSON object.")
+    return content
+
+
+def route_fields(target: RouteTarget) -> dict[str, Any]:
+    """A route's JSON body."""
+    where = target.endpoint
+    host = f"[{where.host}]" if ":" in where.host else where.host
+    fields: dict[str, Any] = {
+        "target": f"http+unix://{quote(where.socket, safe='')}" if where.socket else f"http://{host}:{where.port}",
+        "endpoint": {"host": where.host, "port": where.port, "socket": where.socket},
+        "owner": target.owner,
+        "server_id": target.server_id,
+        "server_name": target.server_name,
+    }
+    if target.authorization:
+        fields["authorization"] = target.authorization
+    if target.cluster or target.kind:
+        fields["tunnel"] = {"cluster": target.cluster, "kind": target.kind, "account": target.account}
+    return fields

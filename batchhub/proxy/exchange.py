@@ -1,0 +1,452 @@
+"""One request and its answer: find the route, ask who it is, get a connection, and pass bytes both ways at the slower side's pace."""
+
+from __future__ import annotations
+
+import logging
+from enum import IntEnum
+from typing import TYPE_CHECKING, assert_never
+
+from batchhub.core.errors import BadInput, TunnelError, Unreachable
+from batchhub.core.routes import canonical_path
+from batchhub.proxy import pages
+from batchhub.proxy.access import Allow, AskHub, Decision, Facts, Redirect, Refuse, check
+from batchhub.proxy.book import Route
+from batchhub.proxy.context import Context
+from batchhub.proxy.framing import LAST_CHUNK, chunk
+from batchhub.proxy.headers import ACCESS_COOKIE, SESSION_COOKIES, cookies, forwarded, request_lines, response_lines
+from batchhub.proxy.upstream import Upstream
+from batchhub.proxy.wire import CHUNKED, UNTIL_CLOSE, Refused, RequestHead, ResponseHead
+
+if TYPE_CHECKING:
+    from batchhub.proxy.downstream import Downstream
+
+access_log = logging.getLogger("batchhub.proxy.access")
+
+HEALTH = "/_chp_healthz"
+_REPEATABLE = frozenset({b"GET", b"HEAD", b"OPTIONS"})
+_ALL_COOKIES = SESSION_COOKIES | {ACCESS_COOKIE}
+_HUB_COOKIES = frozenset({ACCESS_COOKIE})
+
+
+class Stage(IntEnum):
+    """How far the answer is."""
+
+    ASKING = 0
+    """Nobody answered yet: an error can still be told."""
+    ANSWERING = 1
+    """The client got an answer's head, or will with the next bytes."""
+    RAW = 2
+    """Bytes are passed as they come."""
+    OVER = 3
+
+
+class Exchange:
+    """See the module. The client's connection feeds it the request; the application's, as its consumer, the answer."""
+
+    __slots__ = (
+        "_begun",
+        "_body_out",
+        "_chunked",
+        "_client",
+        "_context",
+        "_ends",
+        "_head",
+        "_head_out",
+        "_path",
+        "_pending",
+        "_renew",
+        "_request_done",
+        "_request_out",
+        "_route",
+        "_session",
+        "_size",
+        "_status",
+        "_up",
+        "_user",
+        "stage",
+    )
+
+    def __init__(self, context: Context, client: Downstream, head: RequestHead) -> None:
+        self.stage = Stage.ASKING
+        self._context = context
+        self._client = client
+        self._head = head
+        self._begun = context.loop.time()
+        self._path = ""
+        self._route: Route | None = None
+        self._up: Upstream | None = None
+        self._user = self._session = ""
+        self._renew: str | None = None
+        self._request_out = b""
+        self._pending: list[bytes] = []
+        self._request_done = head.length == 0
+        self._head_out = b""
+        self._chunked = False
+        self._size = self._status = self._ends = 0
+
+    # ------------------------------------------------------------ the way in
+
+    def begin(self) -> None:
+        """Find out where to, and whether."""
+        try:
+            path = canonical_path(self._head.path)
+        except BadInput as error:
+            self.refuse(400, str(error))
+            return
+        self._path = path.text
+        if path.text == HEALTH:
+            body = pages.whole(200, "application/json", b'{"status":"OK"}', self._head, close=self._closing)
+            self._reply(200, body)
+            return
+        match = self._context.book.routes.match(path.segments)
+        if match is None:
+            self.refuse(404, "No server or page has this address.")
+            return
+        self._route = match[1]
+        if self._route.rule.owner:
+            self._follow(self._decide(self._route))
+        else:
+            self._connect(self._route)
+
+    def _decide(self, route: Route) -> Decision:
+        head, context = self._head, self._context
+        latin = {name: value.decode("latin-1") for name, _, value in head.headers if name in _FACTS}
+        peer = self._client.peer
+        facts = Facts(
+            method=head.method.decode("ascii"),
+            target=self._path + head.query.decode("latin-1"),
+            host=forwarded(head, peer).host.decode("latin-1") if peer.trusted else head.host.decode("latin-1"),
+            tickets=cookies(head.all(b"cookie"), ACCESS_COOKIE),
+            authorization=latin.get(b"authorization", ""),
+            origin=latin.get(b"origin"),
+            fetch_site=latin.get(b"sec-fetch-site", ""),
+            fetch_mode=latin.get(b"sec-fetch-mode", ""),
+            accept=latin.get(b"accept", ""),
+            upgrade=bool(head.upgrade),
+        )
+        settings = context.settings
+        return check(
+            facts,
+            route.rule,
+            context.clock(),
+            context.tickets,
+            context.book.revoked,
+            secure=settings.secure_cookies,
+            hub=settings.hub_prefix,
+        )
+
+    def _follow(self, decision: Decision) -> None:
+        route = self._route
+        if route is None:
+            return
+        match decision:
+            case Allow():
+                self._user, self._session, self._renew = decision.user, decision.session, decision.renew
+                self._connect(route)
+            case AskHub():
+                known, user = self._context.tokens.cached(decision.token, route.path, self._context.clock())
+                if known:
+                    self._token_answer(route, user)
+                else:
+                    self._context.crew.spawn(self._ask(route, decision.token), f"token for {route.path}")
+            case Redirect():
+                self._reply(302, pages.redirect(decision.url, self._head, close=self._closing))
+            case Refuse():
+                self._reply(
+                    decision.status,
+                    pages.answer(
+                        decision.status, decision.words, self._head, close=self._closing, json_only=not self._page
+                    ),
+                )
+            case _:
+                assert_never(decision)
+
+    @property
+    def _page(self) -> bool:
+        return self._head.get(b"sec-fetch-mode") == b"navigate"
+
+    @property
+    def _closing(self) -> bool:
+        """Whether an answer of our own ends the connection."""
+        return self._head.close or not self._request_done
+
+    async def _ask(self, route: Route, token: str) -> None:
+        try:
+            user = await self._context.tokens.user(token, route.path, self._context.clock())
+        except Unreachable as error:
+            self.refuse(503, str(error))
+            return
+        self._token_answer(route, user)
+
+    def _token_answer(self, route: Route, user: str | None) -> None:
+        if self.stage is not Stage.ASKING:
+            return
+        if user == route.rule.owner:
+            self._user = user
+            self._connect(route)
+        else:
+            self._follow(Refuse(403, "This token does not open this server."))
+
+    def _connect(self, route: Route) -> None:
+        """Write the request's head and send it over an idle connection, or over a new one.
+
+        Only what may be repeated goes over a connection that was used before: the application may close it at the same moment.
+        """
+        head = self._head
+        if self._session:
+            self._context.join(self._session, self)
+        if route.rule.owner:
+            secrets = _ALL_COOKIES
+            authorization: bytes | None = route.authorization
+        else:
+            secrets = _HUB_COOKIES if route.path == "/" else _ALL_COOKIES
+            authorization = route.authorization or None
+        target = route.target.prefix.encode() + self._path.encode("ascii") + head.query
+        host = head.host or route.target.authority.encode()
+        client = forwarded(head, self._client.peer)
+        self._request_out = request_lines(head, target, client, host, secrets=secrets, authorization=authorization)
+        repeatable = head.method in _REPEATABLE and not head.length and not head.upgrade
+        idle = self._context.pool.take(route.target) if repeatable else None
+        if idle is not None:
+            self._send(idle)
+        else:
+            self._context.crew.spawn(self._open(route), f"open {route.path}")
+
+    async def _open(self, route: Route) -> None:
+        context = self._context
+        limit = context.settings.limits.head_bytes
+        try:
+            up = await context.opener.open(route.target, lambda: Upstream(route.target, context.pool, limit))
+        except TunnelError as error:
+            self._unreachable(route, error)
+            return
+        if self.stage is Stage.ASKING:
+            self._send(up)
+        else:
+            context.pool.put(up)
+
+    def _unreachable(self, route: Route, error: TunnelError) -> None:
+        if route.path == "/" and not route.rule.owner:
+            self.refuse(503, pages.HUB_AWAY, refresh=4)
+        else:
+            self.refuse(503, f"The server at this address could not be reached. {error}", home=True)
+
+    def _send(self, up: Upstream) -> None:
+        self._up = up
+        up.begin(self, self._head.method, self._request_out)
+        for data in self._pending:
+            up.write(data)
+        self._pending.clear()
+        self._client.release_request()
+        if self._request_done:
+            self._client.await_answer()
+
+    # ------------------------------------------------------------ the client's side
+
+    def request_data(self, data: bytes) -> None:
+        """A part of the request's body, or of the raw stream."""
+        if self.stage is Stage.RAW:
+            self._touch()
+        elif self._head.length == CHUNKED:
+            data = chunk(data)
+        if self._up is not None:
+            self._up.write(data)
+        elif self.stage is Stage.ASKING:
+            self._pending.append(data)
+            self._client.hold_request()
+
+    def request_end(self) -> None:
+        """The request's body is whole."""
+        if self._head.length == CHUNKED:
+            if self._up is None:
+                self._pending.append(LAST_CHUNK)
+            else:
+                self._up.write(LAST_CHUNK)
+        self._request_done = True
+        if self._up is not None and self.stage is not Stage.OVER:
+            self._client.await_answer()
+
+    def request_eof(self) -> None:
+        """The raw stream's client will send no more."""
+        if self._up is not None:
+            self._up.write_eof()
+            self._one_end()
+
+    def hold_answer(self) -> None:
+        """The client does not keep up."""
+        if self._up is not None:
+            self._up.hold()
+
+    def release_answer(self) -> None:
+        """It does again."""
+        if self._up is not None:
+            self._up.release()
+
+    def client_lost(self) -> None:
+        """The client is gone."""
+        raw = self.stage is Stage.RAW
+        self._finish(self._status or 499)
+        up, self._up = self._up, None
+        if up is None:
+            return
+        if raw:
+            up.close()  # what the client said last is still delivered
+        else:
+            up.abort()
+
+    def cut(self) -> None:
+        """The session behind this ended: so does the connection."""
+        self._client.abort()
+
+    def refuse(self, code: int, words: str, *, refresh: int = 0, home: bool = False) -> None:
+        """Answer with an error of our own; if an answer is on its way already, break it off instead."""
+        if self.stage is not Stage.ASKING:
+            if self.stage is not Stage.OVER:
+                self._client.abort()
+            return
+        more = f'<p><a href="{self._context.settings.hub_prefix}home">Your servers</a></p>' if home else ""
+        self._reply(code, pages.answer(code, words, self._head, close=self._closing, refresh=refresh, more=more))
+
+    def _reply(self, code: int, whole: bytes) -> None:
+        self._client.write(whole)
+        self._finish(code)
+        up, self._up = self._up, None
+        if up is not None:
+            up.abort()
+        self._client.done(keep=not self._closing)
+
+    # ------------------------------------------------------------ the application's side
+
+    def answered(self, head: ResponseHead) -> None:
+        """See :class:`~batchhub.proxy.upstream.Consumer`."""
+        owned = self._route is not None and bool(self._route.rule.owner)
+        if head.status == 101:
+            self._switch(head, owned=owned)
+        elif head.status < 200:
+            if self._head.minor and self.stage is Stage.ASKING:
+                self._client.write(response_lines(head, framing=b"\r\n", owned=owned))
+        else:
+            self.stage = Stage.ANSWERING
+            self._status = head.status
+            if head.status < 300:
+                self._touch()
+            extra = b"" if self._renew is None else b"Set-Cookie: %b\r\n" % self._renew.encode("latin-1")
+            self._head_out = response_lines(head, framing=self._framing(head), owned=owned, extra=extra)
+            self._client.answering()
+
+    def _framing(self, head: ResponseHead) -> bytes:
+        line = b""
+        if head.length > 0 or (head.length == 0 and head.status != 204):
+            # For HEAD and 304 the application's own words about the body that is not there; none if it had none.
+            given = next((value for name, _, value in head.headers if name == b"content-length"), None)
+            line = b"Content-Length: %b\r\n" % given if given is not None else b""
+        elif head.length in {CHUNKED, UNTIL_CLOSE} and self._head.minor:
+            self._chunked = True
+            line = b"Transfer-Encoding: chunked\r\n"
+        return line + (b"Connection: close\r\n\r\n" if self._head.close or self._client.ending else b"\r\n")
+
+    def _switch(self, head: ResponseHead, *, owned: bool) -> None:
+        if not self._head.upgrade or self._up is None:
+            raise Refused(502, "The application switched protocols unasked.")
+        protocol = next((value for name, _, value in head.headers if name == b"upgrade"), self._head.upgrade)
+        extra = b"" if self._renew is None else b"Set-Cookie: %b\r\n" % self._renew.encode("latin-1")
+        framing = b"Connection: Upgrade\r\nUpgrade: %b\r\n\r\n" % protocol
+        self._client.write(response_lines(head, framing=framing, owned=owned, extra=extra))
+        self.stage = Stage.RAW
+        self._status = 101
+        self._touch()
+        self._up.raw()
+        self._context.observer.websockets(1)
+        self._client.raw()
+
+    def answer_data(self, data: bytes) -> None:
+        """See Consumer."""
+        self._size += len(data)
+        if self._chunked:
+            data = chunk(data)
+        if self._head_out:
+            data, self._head_out = self._head_out + data, b""
+        self._client.write(data)
+
+    def answer_flush(self) -> None:
+        """See Consumer."""
+        if self._head_out:
+            self._client.write(self._head_out)
+            self._head_out = b""
+
+    def answer_end(self) -> None:
+        """See Consumer."""
+        tail = LAST_CHUNK if self._chunked else b""
+        if tail or self._head_out:
+            self._client.write(self._head_out + tail)
+            self._head_out = b""
+        up, self._up = self._up, None
+        keep = not self._head.close and self._request_done
+        self._finish(self._status)
+        if up is not None:
+            if self._request_done:
+                up.done()
+            else:
+                up.abort()
+        self._client.done(keep=keep)
+
+    def answer_eof(self) -> None:
+        """See Consumer."""
+        self._client.write_eof()
+        self._one_end()
+
+    def _one_end(self) -> None:
+        """One direction of the raw stream ended; with both, all is said."""
+        self._ends += 1
+        if self._ends == 2 and self._up is not None:
+            self._up.close()
+            self._client.close()
+
+    def broken(self, error: Refused) -> None:
+        """See Consumer. An idle connection that died under a request that may be repeated is no failure yet."""
+        up, self._up = self._up, None
+        if self.stage is Stage.RAW:
+            self._client.close()
+        elif self.stage is Stage.ASKING and up is not None and up.uses > 1 and self._route is not None:
+            self._context.crew.spawn(self._open(self._route), f"open {self._route.path} again")
+        else:
+            self.refuse(error.code, str(error))
+
+    def hold_request(self) -> None:
+        """See Consumer."""
+        self._client.hold_request()
+
+    def release_request(self) -> None:
+        """See Consumer."""
+        self._client.release_request()
+
+    # ------------------------------------------------------------ accounts
+
+    def _touch(self) -> None:
+        if self._route is not None:
+            self._route.last_activity = self._context.clock()
+
+    def _finish(self, status: int) -> None:
+        if self.stage is Stage.OVER:
+            return
+        context = self._context
+        if self.stage is Stage.RAW:
+            context.observer.websockets(-1)
+        self.stage = Stage.OVER
+        if self._session:
+            context.leave(self._session, self)
+        took = context.loop.time() - self._begun
+        context.observer.request(status, took, self._size)
+        if context.settings.access_log and access_log.isEnabledFor(logging.INFO):
+            access_log.info(
+                "%s %s %d %s %d bytes %.1f ms",
+                self._head.method.decode("ascii"),
+                self._path or "-",
+                status,
+                self._user or "-",
+                self._size,
+                took * 1000,
+            )
+
+
+_FACTS = frozenset({b"authorization", b"origin", b"sec-fetch-site", b"sec-fetch-mode", b"accept"})

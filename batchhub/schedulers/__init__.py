@@ -1,0 +1,1 @@
+"""Scheduler dialects: pure command builders and answer readers, one module each."""

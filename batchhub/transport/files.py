@@ -1,0 +1,116 @@
+"""Small files on a login node, by way of commands: a transport only needs to be able to run one.
+
+Paths are positional arguments of fixed ``/bin/sh`` scripts, never part of a script's text. Contents travel as the bytes of
+stdin and stdout, below :class:`~batchhub.core.ports.Command` (whose stdin is text), so any byte passes.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable
+from typing import Protocol
+
+from batchhub.core.errors import BadInput, Denied, FileMissing, Unreachable
+from batchhub.core.ports import Command
+from batchhub.transport.answer import Answer, last_words
+
+_MISSING = 44
+_TORN = 45
+
+_HOME = """printf '%s\\n' "$HOME" """
+
+_MAKE = 'umask 077; mkdir -p -- "$1" && chmod 700 -- "$1"'
+
+# $1 path, $2 temporary name beside it, $3 size, $4 mode. The size is checked because a connection that breaks looks like the
+# end of the input; `set -C` opens with O_EXCL; mv would move into a directory.
+_PUT = """umask 077
+trap 'rm -f -- "$2"; exit 1' HUP INT TERM
+if [ -d "$1" ]; then echo "$1: Is a directory" >&2; exit 1; fi
+set -C
+cat >"$2" || { rm -f -- "$2"; exit 1; }
+if [ "$(wc -c <"$2")" -ne "$3" ]; then rm -f -- "$2"; exit 45; fi
+chmod "$4" "$2" && mv -f -- "$2" "$1" || { rm -f -- "$2"; exit 1; }"""
+
+# Only a regular file: a pipe or a device would never end. Looking into the directory makes an NFS client ask its server
+# again whether the file is there, where it may otherwise remember for a minute that it was not.
+_READ = """if ! [ -f "$1" ]; then ls "${1%%/*}/" >/dev/null 2>&1; [ -f "$1" ] || exit 44; fi
+%s -c "$2" <"$1" """
+
+
+class Execute(Protocol):
+    """Run a command with ``data`` as its input (and not ``command.stdin``)."""
+
+    def __call__(self, command: Command, data: bytes, user: str | None) -> Awaitable[Answer]:
+        """Raises Unreachable."""
+
+
+class Files:
+    """The file methods of :class:`~batchhub.core.ports.Transport` over ``execute``.
+
+    What the node's file system refuses (permission, quota, no space) is Denied, with its words: asking again will not help.
+    """
+
+    def __init__(self, execute: Execute, place: str, deadline: float = 30.0) -> None:
+        self._execute = execute
+        self._place = place
+        self._deadline = deadline
+
+    async def home(self, user: str) -> str:
+        """The account's home directory."""
+        done = await self._run(_HOME, (), user)
+        path = done.out.decode("utf-8", "surrogateescape").removesuffix("\n")
+        if done.code != 0 or not path.startswith("/") or "\n" in path:
+            raise Unreachable(f"{self._place} does not say where the home directory of {user} is.")
+        return path
+
+    async def make_directory(self, path: str, user: str) -> None:
+        """Each missing part 0700, and the last in any case."""
+        done = await self._run(_MAKE, (_path(path),), user)
+        self._check(done, f"The directory {path} of {user} cannot be made")
+
+    async def put(self, path: str, data: bytes, user: str, mode: int = 0o600) -> None:
+        """All or nothing: a reader sees the old file or the new one."""
+        if not 0 <= mode <= 0o777:
+            raise BadInput(f"{mode:o} is not a file mode.")
+        beside = f"{_path(path)}.{secrets.token_hex(8)}.tmp"
+        done = await self._run(_PUT, (path, beside, str(len(data)), f"{mode:04o}"), user, data)
+        if done.code == _TORN:
+            raise Unreachable(f"{path} of {user} did not reach {self._place} whole; nothing was written.")
+        self._check(done, f"{path} of {user} cannot be written")
+
+    async def get(self, path: str, user: str, limit: int = 65536) -> bytes:
+        """The first ``limit`` bytes."""
+        return await self._read("head", path, user, limit)
+
+    async def tail(self, path: str, user: str, limit: int = 8192) -> bytes:
+        """The last ``limit`` bytes."""
+        return await self._read("tail", path, user, limit)
+
+    async def _read(self, program: str, path: str, user: str, limit: int) -> bytes:
+        if limit < 1:
+            raise BadInput("At least one byte of a file is read.")
+        done = await self._run(_READ % program, (_path(path), str(limit)), user, limit=max(limit, 4096))
+        if done.code == _MISSING:
+            raise FileMissing(f"{path} of {user} does not exist on {self._place}.")
+        self._check(done, f"{path} of {user} cannot be read")
+        return done.out
+
+    async def _run(
+        self, text: str, arguments: tuple[str, ...], user: str, data: bytes = b"", limit: int = 65536
+    ) -> Answer:
+        argv = ("/bin/sh", "-c", text, "sh", *arguments)
+        return await self._execute(Command(argv, deadline=self._deadline, output_limit=limit), data, user)
+
+    def _check(self, done: Answer, what: str) -> None:
+        if done.timed_out:
+            raise Unreachable(f"{what}: {self._place} did not answer within {self._deadline:g} s.")
+        if done.code is None:
+            raise Unreachable(f"{what}: the command was killed on {self._place}.")
+        if done.code != 0:
+            raise Denied(f"{what} on {self._place}: {last_words(done.err) or f'exit code {done.code}'}")
+
+
+def _path(path: str) -> str:
+    if not path.startswith("/") or "\0" in path or path.endswith("/"):
+        raise BadInput(f"{path[:200]!r} is not an absolute path of a file or directory.")
+    return path

@@ -1,0 +1,1 @@
+"""Byte streams to compute nodes, one module for each kind."""

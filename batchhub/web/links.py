@@ -1,0 +1,93 @@
+"""Every address the hub prints or answers at, with names percent-encoded. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import quote, urlencode
+
+
+def segment(text: str) -> str:
+    """A name as one path segment: nothing in it can end the segment or mean something in a URL."""
+    return quote(text, safe="@!$'()*,;:~")
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """Addresses below ``base``, the path of the whole installation: ``/`` or ``/prefix/``."""
+
+    base: str = "/"
+
+    @property
+    def hub(self) -> str:
+        """The hub's own part; its cookies are scoped to it."""
+        return f"{self.base}hub/"
+
+    @property
+    def home(self) -> str:
+        """One's own servers."""
+        return f"{self.hub}home"
+
+    @property
+    def login(self) -> str:
+        """The sign-in page."""
+        return f"{self.hub}login"
+
+    @property
+    def logout(self) -> str:
+        """Signing out."""
+        return f"{self.hub}logout"
+
+    @property
+    def token(self) -> str:
+        """One's API tokens."""
+        return f"{self.hub}token"
+
+    @property
+    def admin(self) -> str:
+        """Everybody's servers."""
+        return f"{self.hub}admin"
+
+    @property
+    def api(self) -> str:
+        """The REST API, without a final slash."""
+        return f"{self.hub}api"
+
+    @property
+    def events(self) -> str:
+        """The stream of one's own servers."""
+        return f"{self.api}/events"
+
+    def login_then(self, after: str) -> str:
+        """The sign-in page, and where to go from there."""
+        return f"{self.login}?{urlencode({'next': after})}"
+
+    def user(self, user: str) -> str:
+        """The path all servers of a person are below; access cookies are scoped to it."""
+        return f"{self.base}user/{segment(user)}/"
+
+    def server(self, user: str, name: str = "") -> str:
+        """Where the owner enters a server."""
+        return self.user(user) + (f"{segment(name)}/" if name else "")
+
+    def spawn(self, user: str, name: str = "") -> str:
+        """The form."""
+        return self._of("spawn", user, name)
+
+    def pending(self, user: str, name: str = "") -> str:
+        """The waiting page."""
+        return self._of("spawn-pending", user, name)
+
+    def stop(self, user: str, name: str = "") -> str:
+        """Where the stop buttons post to."""
+        return self._of("stop", user, name)
+
+    def api_server(self, user: str, name: str = "") -> str:
+        """A server in the REST API."""
+        return f"{self.api}/users/{segment(user)}/" + (f"servers/{segment(name)}" if name else "server")
+
+    def progress(self, user: str, name: str = "") -> str:
+        """A server's stream of events."""
+        return f"{self.api_server(user, name)}/progress"
+
+    def _of(self, what: str, user: str, name: str) -> str:
+        return f"{self.hub}{what}/{segment(user)}" + (f"/{segment(name)}" if name else "")

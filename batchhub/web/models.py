@@ -1,0 +1,146 @@
+"""Servers and people as JSON: JupyterHub's fields, and ours beside them. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+from batchhub.control.service import ServerView
+from batchhub.core.model import Phase, Want
+from batchhub.web.links import Links
+from batchhub.web.ports import Visitor
+from batchhub.web.render import iso, tone
+
+_PENDING = {Phase.REQUESTED: "spawn", Phase.QUEUED: "spawn", Phase.STARTING: "spawn", Phase.STOPPING: "stop"}
+
+
+def is_ready(view: ServerView) -> bool:
+    """It can be entered."""
+    return view.server.phase is Phase.READY and view.server.want is Want.UP
+
+
+def pending(view: ServerView) -> str | None:
+    """JupyterHub's word for what is under way: ``spawn``, ``stop`` or nothing."""
+    if view.server.alive and view.server.want is Want.DOWN:
+        return "stop"
+    return _PENDING.get(view.server.phase)
+
+
+def server_model(view: ServerView, links: Links) -> dict[str, Any]:
+    """JupyterHub's server model with our state in words added."""
+    server, status = view.server, view.status
+    return {
+        "name": server.name,
+        "full_name": f"{server.user}/{server.name}",
+        "last_activity": None,
+        "started": iso(server.created),
+        "pending": pending(view),
+        "ready": is_ready(view),
+        "stopped": not server.alive,
+        "url": links.server(server.user, server.name),
+        "user_options": {"profile": server.profile, **server.options},
+        "progress_url": links.progress(server.user, server.name),
+        "phase": server.phase.value,
+        "title": status.title,
+        "sentence": status.sentence,
+        "detail": status.detail,
+        "cluster": server.cluster,
+        "job_id": server.job_id,
+        "node": server.host or None,
+        "outcome": server.outcome.value if server.outcome else None,
+        "exit_code": server.exit_code,
+    }
+
+
+def user_model(visitor: Visitor, views: Sequence[ServerView], links: Links) -> dict[str, Any]:
+    """JupyterHub's user model: what a single-user server and API clients ask about the caller."""
+    live = {view.server.name: view for view in views if view.server.alive}
+    default = live.get("")
+    return {
+        "kind": "user",
+        "name": visitor.name,
+        "admin": visitor.admin,
+        "groups": [],
+        "roles": ["user", "admin"] if visitor.admin else ["user"],
+        "scopes": scopes(visitor),
+        "session_id": None,
+        "token_id": visitor.token_id or None,
+        "server": links.server(visitor.name) if default and is_ready(default) else None,
+        "pending": pending(default) if default else None,
+        "servers": {name: server_model(view, links) for name, view in live.items()},
+    }
+
+
+def scopes(visitor: Visitor) -> list[str]:
+    """What the caller may do, in JupyterHub's words."""
+    own = ("access:servers", "delete:servers", "read:servers", "read:users", "servers", "start:servers")
+    found = [f"{scope}!user={visitor.name}" for scope in own]
+    if visitor.admin:
+        found += ["admin-ui", "delete:servers", "read:servers"]
+    return sorted(found)
+
+
+def progress_event(view: ServerView, links: Links) -> dict[str, Any]:
+    """One event of the progress stream; the last one has ``ready`` or ``failed``."""
+    server, status = view.server, view.status
+    event: dict[str, Any] = {
+        "progress": status.progress,
+        "message": f"{status.title}: {status.sentence}",
+        "phase": server.phase.value,
+        "title": status.title,
+        "sentence": status.sentence,
+        "detail": status.detail,
+        "job_id": server.job_id,
+        "node": server.host or None,
+        "since": iso(server.since),
+        "estimated_start": iso(status.estimated_start) if status.estimated_start else None,
+        "silent_since": iso(status.silent_since) if status.silent_since else None,
+        "time_left": int(status.time_left.total_seconds()) if status.time_left is not None else None,
+    }
+    if is_ready(view):
+        event |= {"progress": 100, "ready": True, "url": links.server(server.user, server.name)}
+    elif server.phase is Phase.ENDED:
+        event |= {
+            "progress": 100,
+            "failed": True,
+            "outcome": server.outcome.value if server.outcome else None,
+            "exit_code": server.exit_code,
+            "log_tail": server.log_tail,
+        }
+    return event
+
+
+def brief(view: ServerView) -> dict[str, Any]:
+    """A server in the stream of one's own servers."""
+    server, status = view.server, view.status
+    return {
+        "name": server.name,
+        "phase": server.phase.value,
+        "tone": tone(view),
+        "title": status.title,
+        "sentence": status.sentence,
+        "job_id": server.job_id,
+        "node": server.host or None,
+        "time_left": int(status.time_left.total_seconds()) if status.time_left is not None else None,
+    }
+
+
+def fingerprint(views: Sequence[ServerView]) -> str:
+    """Changes when, and only when, the list of servers would print differently. Time left is not part of it: pages count it down."""
+    parts = [
+        (
+            view.server.id,
+            view.server.phase.value,
+            view.server.want.value,
+            view.server.job_id,
+            view.server.host,
+            view.status.title,
+            view.status.sentence,
+            view.status.detail,
+            view.status.time_left is None,
+            view.status.estimated_start,
+        )
+        for view in views
+    ]
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]

@@ -1,0 +1,154 @@
+"""Sign-in, sessions and tokens as the pages need them, put together from the parts in :mod:`batchhub.auth`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Protocol
+
+from tornado.web import RequestHandler
+
+from batchhub.auth.base import Authenticator, LoginKind, sign_in
+from batchhub.auth.sessions import Session, Sessions
+from batchhub.auth.throttle import Throttle
+from batchhub.auth.tokens import StoredToken, Tokens
+from batchhub.auth.xsrf import Xsrf
+from batchhub.core.errors import Denied, NotFound, TooMany
+from batchhub.core.model import UserName
+from batchhub.core.ports import Clock
+from batchhub.web.ports import Entry, TokenView, Visitor
+
+MOST_TOKENS = 100
+"""Tokens a person may have at once."""
+
+
+class TooOften(TooMany):
+    """Too many attempts; ``retry_after`` is in seconds."""
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__(f"Too many attempts to sign in. Try again in {seconds} second{'s' if seconds != 1 else ''}.")
+        self.retry_after = seconds
+
+
+class KnownUser(Protocol):
+    """A person as the store keeps them."""
+
+    @property
+    def name(self) -> UserName:
+        """Normalised."""
+
+    @property
+    def admin(self) -> bool:
+        """May see and stop everything."""
+
+
+class Users(Protocol):
+    """What the pages need of the store. Every method raises StoreUnavailable when it cannot be asked."""
+
+    def get_or_create_user(self, name: str, admin: bool | None = None, *, login: bool = False) -> Awaitable[KnownUser]:
+        """The user, made if missing; ``admin=None`` leaves that right as it is."""
+
+    def user(self, name: str) -> Awaitable[KnownUser | None]:
+        """The user of this name."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuthPeople:
+    """:class:`~batchhub.web.ports.People` with our own sessions and tokens. Of each kind of sign-in the first authenticator is asked."""
+
+    authenticators: Sequence[Authenticator]
+    sessions: Sessions
+    access_tokens: Tokens
+    users: Users
+    throttle: Throttle
+    guard: Xsrf = field(repr=False)
+    clock: Clock
+
+    @property
+    def ways(self) -> frozenset[str]:
+        """The kinds of sign-in there are."""
+        return frozenset(one.kind.value for one in self.authenticators)
+
+    async def sign_in(self, handler: RequestHandler, data: Mapping[str, str]) -> Entry:
+        """Throttle, ask the authenticator, open a session in place of the one the browser came with."""
+        kind, asked, refusal = LoginKind.PASSWORD, dict(data), "The username or the password is not right."
+        if "link" in data:
+            kind, asked = LoginKind.LINK, {"token": data["link"]}
+            refusal = "This sign-in link was used already or is too old. Ask for a new one."
+        authenticator = next((one for one in self.authenticators if one.kind is kind), None)
+        if authenticator is None:
+            raise Denied("One does not sign in this way here.")
+        account = data.get("username") or data.get("link", "")
+        address = handler.request.remote_ip or ""
+        wait = self.throttle.attempt(account, address, self.clock())
+        if wait:
+            raise TooOften(wait)
+        identity = await sign_in(authenticator, handler, asked)
+        if identity is None:
+            raise Denied(refusal)
+        self.throttle.succeeded(account, address, self.clock())
+        user = await self.users.get_or_create_user(identity.name, identity.admin, login=True)
+        before = await self.sessions.read(handler.get_cookie("batchhub-session", "") or "")
+        agent = handler.request.headers.get("User-Agent", "")
+        cookie, session = await self.sessions.create(user.name, address, agent, old=before)
+        return Entry(_of_session(session, user), cookie)
+
+    async def visitor(self, cookie: str) -> Visitor | None:
+        """Whose session it is, with the rights they have now."""
+        session = await self.sessions.read(cookie)
+        user = await self.users.user(session.user) if session else None
+        return _of_session(session, user) if session and user else None
+
+    async def bearer(self, token: str) -> Visitor | None:
+        """Whose token it is, with the rights they have now."""
+        row = await self.access_tokens.find(token)
+        user = await self.users.user(row.user) if row else None
+        return Visitor(user.name, user.admin, token_id=str(row.id), until=row.expires) if row and user else None
+
+    async def good(self, visitor: Visitor) -> bool:
+        """Whether the session or token is still good; not a use of it."""
+        if visitor.session:
+            return await self.sessions.alive(visitor.session)
+        now = self.clock()
+        rows = await self.access_tokens.of(visitor.name)
+        return any(str(row.id) == visitor.token_id and (row.expires is None or now < row.expires) for row in rows)
+
+    async def sign_out(self, visitor: Visitor) -> None:
+        """End the session; the proxy is told by the sessions themselves."""
+        await self.sessions.revoke(visitor.session)
+
+    def xsrf(self, bound: str) -> str:
+        """A fresh spelling of the token."""
+        return self.guard.token(bound)
+
+    def xsrf_fits(self, bound: str, given: str) -> bool:
+        """Whether the token was made for it."""
+        return self.guard.check(bound, given)
+
+    async def tokens(self, user: UserName) -> Sequence[TokenView]:
+        """Those that are good, newest first."""
+        now = self.clock()
+        rows = [row for row in await self.access_tokens.of(user) if row.expires is None or now < row.expires]
+        return [_of_token(row) for row in sorted(rows, key=lambda row: row.created, reverse=True)]
+
+    async def make_token(self, user: UserName, note: str, life: timedelta) -> str:
+        """A new one."""
+        if len(await self.tokens(user)) >= MOST_TOKENS:
+            raise TooMany(f"You have {MOST_TOKENS} tokens, which is the limit; revoke some.")
+        secret, _ = await self.access_tokens.issue(user, note, life)
+        return secret
+
+    async def revoke_token(self, user: UserName, token_id: str) -> None:
+        """End it, if it is this person's."""
+        number = int(token_id) if token_id.isascii() and token_id.isdecimal() and len(token_id) < 19 else -1
+        if not await self.access_tokens.revoke(number, user):
+            raise NotFound("You have no such token (any more).")
+
+
+def _of_session(session: Session, user: KnownUser) -> Visitor:
+    return Visitor(user.name, user.admin, session=session.id, until=session.absolute)
+
+
+def _of_token(row: StoredToken) -> TokenView:
+    return TokenView(str(row.id), row.note, row.created, row.last_used, row.expires)

@@ -1,0 +1,130 @@
+"""What the pages need of the people side, as Protocols and values. :mod:`batchhub.web.people` stands behind them in production."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Literal, Protocol
+
+from prometheus_client import REGISTRY, CollectorRegistry
+from tornado.web import RequestHandler
+
+from batchhub.control.service import HubService
+from batchhub.core.model import UserName
+from batchhub.core.ports import Clock
+
+MAX_BODY = 64 * 1024
+"""Bytes of a request's body the hub reads; give it to ``HTTPServer(max_body_size=…)`` too, so that more is never buffered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """Who made a request. ``session`` is empty for a token; ``until`` is when the session or token ends at the latest."""
+
+    name: UserName
+    admin: bool = False
+    session: str = ""
+    token_id: str = ""
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A fresh sign-in: the session's cookie text, once."""
+
+    visitor: Visitor
+    cookie: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenView:
+    """An API token as its owner sees it, without the secret."""
+
+    id: str
+    note: str
+    created: datetime
+    last_used: datetime | None = None
+    expires: datetime | None = None
+
+
+class People(Protocol):
+    """Sign-in, sessions and tokens. Errors are of :mod:`batchhub.core.errors` only."""
+
+    @property
+    def ways(self) -> frozenset[str]:
+        """How one signs in here: ``password``, ``link``."""
+
+    def sign_in(self, handler: RequestHandler, data: Mapping[str, str]) -> Awaitable[Entry]:
+        """Check what the sign-in form sent and open a session. Raises Denied, TooMany, Unreachable."""
+
+    def visitor(self, cookie: str) -> Awaitable[Visitor | None]:
+        """Whose session it is; ``None`` if it is no (longer a) session."""
+
+    def bearer(self, token: str) -> Awaitable[Visitor | None]:
+        """Whose API token it is; ``None`` if it is none (any more)."""
+
+    def good(self, visitor: Visitor) -> Awaitable[bool]:
+        """Whether the session or token is still good; not a use of it."""
+
+    def sign_out(self, visitor: Visitor) -> Awaitable[None]:
+        """End the session, here and in the proxy."""
+
+    def xsrf(self, bound: str) -> str:
+        """A token for a session, or for the random id of a browser nobody is signed in with."""
+
+    def xsrf_fits(self, bound: str, given: str) -> bool:
+        """Whether the token was made for it."""
+
+    def tokens(self, user: UserName) -> Awaitable[Sequence[TokenView]]:
+        """A person's tokens, newest first."""
+
+    def make_token(self, user: UserName, note: str, life: timedelta) -> Awaitable[str]:
+        """A new token's secret, told once. Raises BadInput, TooMany."""
+
+    def revoke_token(self, user: UserName, token_id: str) -> Awaitable[None]:
+        """End it. Raises NotFound."""
+
+
+@dataclass(frozen=True, slots=True)
+class WebServices:
+    """Whom the pages ask. ``ticket_key`` signs the access tickets the proxy checks (see :mod:`batchhub.core.tickets`)."""
+
+    hub: HubService
+    people: People
+    clock: Clock
+    ticket_key: bytes = field(repr=False)
+    registry: CollectorRegistry = REGISTRY
+
+
+@dataclass(frozen=True, slots=True)
+class WebSettings:
+    """What a site sets about the pages.
+
+    ``base_url`` begins and ends with ``/``. ``secure_cookies``: ``auto`` follows the request's scheme. ``ticket_life`` is how long an access
+    cookie lasts before the proxy renews it. ``metrics``: who may read ``/hub/metrics``: ``admin`` (an admin's token, or a request from the
+    loopback interface that was not forwarded) or ``all``. ``streams`` is the number of open event streams a person may have.
+    ``keep_alive`` and ``poll`` are in seconds. ``version`` is ours; ``compatible`` is the JupyterHub version whose API we speak.
+    """
+
+    base_url: str = "/"
+    title: str = "BatchHub"
+    announcement: str = ""
+    docs: str = ""
+    support: str = ""
+    sign_in_words: str = ""
+    version: str = "0.1.0"
+    compatible: str = "5.5.4"
+    secure_cookies: Literal["auto", "always", "never"] = "auto"
+    session_life: timedelta = timedelta(days=14)
+    ticket_life: timedelta = timedelta(minutes=15)
+    named_servers: bool = True
+    metrics: Literal["admin", "all"] = "admin"
+    streams: int = 20
+    keep_alive: float = 8.0
+    poll: float = 2.0
+
+    @property
+    def api_version(self) -> str:
+        """PEP 440 with our version as the local part: single-user servers refuse to start with anything unparsable."""
+        return f"{self.compatible}+batchhub.{self.version}"
