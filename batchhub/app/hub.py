@@ -96,8 +96,7 @@ def plan_hub(
             announcement=pages.announcement,
             docs=pages.help_url,
             secure_cookies="always" if secure else "auto",
-            session_life=absolute,
-            ticket_life=timedelta(minutes=sessions.ticket_minutes),
+            ticket_life=timedelta(hours=sessions.ticket_hours),
             metrics="all" if pages.metrics_public else "admin",
         ),
     )

@@ -90,8 +90,9 @@ class Sessions(Configurable):
 
     idle_hours = Float(24.0, help="Hours without a request after which a session ends.").tag(config=True)
     absolute_days = Float(14.0, help="Days after which it ends in any case.").tag(config=True)
-    ticket_minutes = Float(
-        15.0, help="Minutes a proxy ticket lasts; it is renewed silently while it is used, until the session's end."
+    ticket_hours = Float(
+        12.0,
+        help="Hours that a browser may leave a notebook alone before its page has to be loaded again; signing out ends it at once.",
     ).tag(config=True)
 
 

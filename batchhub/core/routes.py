@@ -7,7 +7,7 @@ forwards another, which lets ``/user/a%2Fx`` or ``/user/a/../b`` be read differe
 The canonical form, after RFC 3986 section 6.2.2:
 
 - refused: control characters raw or escaped, backslashes, ``#``, malformed escapes, escapes that are not UTF-8, and segments that
-  would be a dot segment for a server that decodes ``%2F`` or ``%5C`` early (``..%2f..``);
+  would be a dot segment for a server that decodes ``%2F`` or ``%5C`` early or cuts parameters off (``..%2f..``, ``..;x``);
 - escapes of unreserved characters are decoded (``%7E`` is ``~``, ``%2e`` is ``.``), all others are kept, in capitals;
 - characters that may not stand in a path (``"<>[]^`{|}`` and anything beyond ASCII) are escaped;
 - ``//`` is collapsed to ``/``: servers disagree about empty segments, so none is ever sent;
@@ -28,12 +28,12 @@ from batchhub.core.errors import BadInput
 
 T = TypeVar("T")
 
-_PLAIN = re.compile(rb"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9\-._~!$&'()*+,;=:@]+)*/?")
+_PLAIN = re.compile(rb"(?:/(?!\.{1,2}(?:[/;]|\Z))[A-Za-z0-9\-._~!$&'()*+,;=:@]+)*/?")
 _REFUSED = re.compile(rb"[\x00-\x20\x7f\\#?]")
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
 _OUTSIDE = re.compile(rb"[^A-Za-z0-9\-._~!$&'()*+,;=:@/%]")
-_SEPARATORS = re.compile(r"[/\\]")
+_SEPARATORS = re.compile(r"[/\\;]")
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 
 
@@ -83,15 +83,13 @@ def _without_dots(parts: Sequence[bytes]) -> list[bytes]:
 
 
 def _decode(part: bytes) -> str:
-    if b"%" not in part:
-        return part.decode("ascii")
     try:
         text = _ESCAPE.sub(lambda found: bytes((int(found[1], 16),)), part).decode("utf-8")
     except UnicodeDecodeError as error:
         raise BadInput("The path holds escapes that are not UTF-8.") from error
     pieces = _SEPARATORS.split(text)
     if len(pieces) > 1 and not {".", ".."}.isdisjoint(pieces):
-        raise BadInput("The path hides a dot segment behind an escaped slash.")
+        raise BadInput("The path hides a dot segment behind an escaped slash or a parameter.")
     return text
 
 

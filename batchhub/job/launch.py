@@ -307,6 +307,10 @@ class Run:
         self.launch = {}  # type: Dict[str, Any]
         self.generation = 0
         self.token = ""
+        self.held = None  # type: Optional[socket.socket]
+        self.log_from = 0
+        self.began = 0.0
+        self.resolver = threading.Thread(target=lambda: self.addresses.extend(own_addresses()), daemon=True)
 
     def path(self, name: str) -> str:
         """A file of ours."""
@@ -337,8 +341,7 @@ class Run:
         secrets = read_document(self.directory, "secrets.json", secret=True)
         self.generation, self.token = int(secrets["generation"]), str(secrets["token"])
         write_file(self.directory, "token", self.token.encode("ascii"))  # no newline: Jupyter does not strip one
-        resolver = threading.Thread(target=lambda: self.addresses.extend(own_addresses()), daemon=True)
-        resolver.start()
+        self.resolver.start()  # name services can be slow
 
     def serve(self) -> Tuple[int, int, str]:
         """Start, again on another port if need be, until it answers; then wait for its end."""
@@ -418,7 +421,7 @@ class Run:
 
     def start(self, attempt: int, avoid: Set[int]) -> None:
         """Choose where to listen and start the application there."""
-        held = None
+        held = None  # type: Optional[socket.socket]
         bind = str(self.launch["bind"])
         if self.launch["socket"]:
             self.socket, self.own_directory = socket_path(self.directory)
@@ -572,6 +575,7 @@ class Run:
     def publish(self) -> None:
         """Say where it listens: in the file, and to the hub if that can be called."""
         self.answered = True
+        self.resolver.join(1.0)
         if self.held is not None:
             self.held.close()
         document = {

@@ -20,6 +20,7 @@ SHARED = Path("/var/spool/batchhub")
 KEEP = 7 * 86400
 """Seconds that an ended job of one's own is kept."""
 MAX_FILE = 65536
+ENDS = frozenset({"completed", "failed", "timeout", "cancelled"})
 
 
 class SpoolProblem(Exception):
@@ -202,7 +203,7 @@ class Spool:
         run, end = read_json(directory / "run.json"), read_json(directory / "end.json")
         job = read_json(directory / "job.json") or {}
         state = "pending" if run is None else "running"
-        if end is not None:
+        if end is not None and end.get("state") in ENDS:
             state = _word(end.get("state"))
         elif not held:
             state = "lost"

@@ -29,7 +29,7 @@ class Limits:
     linger: float = 3.0
     """After an early answer, how long the rest of an upload is read and thrown away, so that the answer arrives."""
     pool_idle: float = 15.0
-    pool_size: int = 16
+    pool_size: int = 64
     """Idle connections kept for each target."""
     connections: int = 20000
     """Client connections at once; more are closed at once."""

@@ -88,8 +88,8 @@ class Lsf:
         if not jobs:
             return Listing(rows.found, frozenset(rows.gone), tuple(rows.bad[:MAX_BAD_ROWS]))
         seen, gone = under_asked(rows, jobs)
-        if not (rows.found or rows.gone or rows.bad or said.empty):
-            raise Unreachable("bjobs named none of the jobs it was asked about, and no reason.")
+        if not (rows.found or rows.gone or said.empty):
+            raise Unreachable("bjobs named none of the jobs it was asked about, or nothing that can be read.")
         return Listing(seen, gone, tuple(rows.bad[:MAX_BAD_ROWS]))
 
     def accounting(self, jobs: Sequence[JobId]) -> Command | None:

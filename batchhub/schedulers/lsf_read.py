@@ -87,6 +87,7 @@ _SENTENCES = (
 
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _DATE = re.compile(r"(?:[A-Z][a-z]{2} )?([A-Z][a-z]{2}) +(\d{1,2}) (\d\d):(\d\d)(?::(\d\d))?(?: (\d{4}))?(?: [ELX])?")
+_MAX_ROW = 10_000  # a name has 4094 characters at most; a longer line would cost the pattern below its square in time
 _WIDE = re.compile(
     r"(\d+)\s+(\S+)\s+([A-Z_]+)\s+(\S+)\s+(\S+)\s+(.*\S)\s+"
     r"([A-Z][a-z]{2} +\d{1,2} \d\d:\d\d(?::\d\d)?(?: \d{4})?)\s*"
@@ -190,7 +191,7 @@ def _row(line: str) -> JobReport:
 
 def _wide_row(line: str) -> JobReport:
     """``JOBID USER STAT QUEUE FROM_HOST EXEC_HOST JOB_NAME SUBMIT_TIME``; the name may hold blanks, a missing host is ``-``."""
-    found = _WIDE.fullmatch(line)
+    found = _WIDE.fullmatch(line) if len(line) <= _MAX_ROW else None
     if found is None:
         raise BadInput("This is no row of bjobs.")
     number, user, stat, queue, _, rest, submitted = found.groups()
@@ -323,15 +324,16 @@ def under_asked(rows: Rows, jobs: Iterable[JobId]) -> tuple[dict[JobId, JobRepor
     """The jobs and the gone ids under the ids that were asked. An array asked as a whole is shown by its liveliest element."""
     seen: dict[JobId, JobReport] = {}
     gone = set[JobId]()
+    arrays: dict[str, list[JobReport]] = {}
+    for name, report in rows.found.items():
+        arrays.setdefault(name.partition("[")[0], []).append(report)
     for job in jobs:
         if job in rows.found:
             seen[job] = rows.found[job]
         elif job in rows.gone or job.partition("[")[0] in rows.gone:
             gone.add(job)
-        else:
-            elements = [report for name, report in rows.found.items() if name.startswith(f"{job}[")]
-            if elements:
-                seen[job] = replace(min(elements, key=_rank), id=job)
+        elif job in arrays:
+            seen[job] = replace(min(arrays[job], key=_rank), id=job)
     return seen, frozenset(gone)
 
 

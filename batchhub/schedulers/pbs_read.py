@@ -24,7 +24,7 @@ MAX_DOCUMENT = 64 * 1024 * 1024
 _MAX_XML_RECORD = 1024 * 1024
 
 # A string, or a bare word that is no JSON value: ``nan``, ``inf``, ``1.``, ``.5`` are what PBS up to 23.06 prints.
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[^\s"{}\[\]:,]+')
+_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[^\s"{}\[\]:,]+')
 _JSON_WORD = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?|true|false|null")
 _TEXT_MEMBER = re.compile(r'(\s*"(?:[^"\\]|\\.)*"\s*:\s*)"(.*)"(,?)\s*')
 _OTHER_MEMBER = re.compile(r'\s*(?:"(?:[^"\\]|\\.)*"\s*:\s*)?(?:[^\s"{}\[\]]+|[{\[]|[}\]]|"(?:[^"\\]|\\.)*"),?\s*')

@@ -23,7 +23,8 @@ _FINISHED = re.compile(
 )
 _ABOUT_ONE = re.compile(r"(?:\S*/)?\w+: .*\s\d+(?:\[\d*\])?\.[A-Za-z0-9][A-Za-z0-9._-]*")
 _SUBMITTED = re.compile(r"\d+(?:\[\])?\.[A-Za-z0-9][A-Za-z0-9._-]*")
-_LINE_OF_IDS = re.compile(r"\d+(?:\[\d*\])?(?:\.[A-Za-z0-9][A-Za-z0-9._-]*)?")
+# Whole: a number cut short is another job's.
+_LINE_OF_IDS = re.compile(r"\d+(?:\[\d*\])?\.[A-Za-z0-9][A-Za-z0-9._-]*")
 
 # Nobody answered, or the answer was lost on its way (B.7 of the notes on dialects, the clients' own sources).
 _TROUBLE = re.compile(
@@ -128,7 +129,8 @@ def read_cancelled(done: Completed, program: str = "qdel") -> None:
     rest = (*said.about, *said.other)
     if any("Unauthorized Request" in line or "Permission denied" in line for line in rest):
         raise Denied(f"PBS does not allow this job to be deleted: {words_of(done.err, program)}")
-    if done.code == 0 or (not rest and (said.unknown or said.finished)):
+    spoke = any(re.match(rf"(?:\S*/)?{program}: ", line) for line in rest)
+    if (done.code == 0 and not spoke) or (not rest and (said.unknown or said.finished)):
         return
     raise Unreachable(f"qdel: {words_of(done.err, program) or f'exit status {done.code}, no words'}")
 

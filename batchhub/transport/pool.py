@@ -26,6 +26,7 @@ from batchhub.transport.shell import check_account
 T = TypeVar("T")
 
 _CLOSE_TIMEOUT = 2.0
+_GROW_AFTER = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +46,12 @@ class ConnectionView:
 
 
 class Slots:
-    """A semaphore whose limit may shrink and which can be closed."""
+    """A semaphore whose limit follows what the other side lets in, and which can be closed."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
+        self._most = limit
+        self._worked = 0
         self.used = 0
         self._closed = False
         self._waiting: deque[asyncio.Future[None]] = deque()
@@ -76,6 +79,19 @@ class Slots:
         """Give a slot back."""
         self.used -= 1
         self._wake()
+
+    def refused(self) -> None:
+        """The other side did not let the newest one in: no more at a time than there were before it."""
+        self.limit = max(1, min(self.limit, self.used - 1))
+        self._worked = 0
+
+    def worked(self) -> None:
+        """One went well. A refusal may have been a matter of timing (sshd had not reaped a child), so the limit grows again."""
+        self._worked += 1
+        if self._worked >= _GROW_AFTER and self.limit < self._most:
+            self.limit += 1
+            self._worked = 0
+            self._wake()
 
     def close(self) -> None:
         """Send everybody who waits elsewhere."""
@@ -147,8 +163,7 @@ class SSHPool:
                 answer = await connection.execute(line(left), data, limit, left)
             except NotOpened as refused:
                 if not refused.silent and slots.used > 1:
-                    # sshd's MaxSessions is lower than ours: no more at a time than it has just let in.
-                    slots.limit = min(slots.limit, slots.used - 1)
+                    slots.refused()  # sshd's MaxSessions
                     continue
                 self._retire(link, connection)
                 if retried or loop.time() >= ends:
@@ -156,6 +171,7 @@ class SSHPool:
                 retried = True
             else:
                 link.backoff.worked()
+                slots.worked()
                 return answer
             finally:
                 slots.give()

@@ -51,7 +51,7 @@ class Static(StaticFileHandler):
         self.finish(f"{status_code}\n")
 
 
-class Logo(StaticFileHandler):
+class Logo(Static):
     """``/hub/logo``: classic notebooks show the hub's logo."""
 
     async def get(self, path: str = "favicon.svg", include_body: bool = True) -> None:

@@ -16,7 +16,7 @@ from tornado.web import HTTPError, RequestHandler
 
 from batchhub.auth.redirects import safe_next
 from batchhub.auth.xsrf import new_anonymous, read_anonymous
-from batchhub.core.errors import BadInput, Denied, HubError, StoreUnavailable
+from batchhub.core.errors import BadInput, Denied, HubError
 from batchhub.core.model import UserName, read_server_name
 from batchhub.web.log import errors, incident, request_words
 from batchhub.web.ports import MAX_BODY, Visitor
@@ -229,14 +229,6 @@ class Page(Handler):
     """An HTML page."""
 
     here: ClassVar[str] = ""
-
-    async def prepare(self) -> None:
-        """As the base, and the database being away is a page of its own, not an empty visitor."""
-        try:
-            await super().prepare()
-        except StoreUnavailable:
-            self.visitor = None
-            raise
 
     def page(self, template: str, **context: object) -> None:
         """Render and send. ``context`` is added to what every page has."""

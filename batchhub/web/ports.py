@@ -102,7 +102,7 @@ class WebSettings:
     """What a site sets about the pages.
 
     ``base_url`` begins and ends with ``/``. ``secure_cookies``: ``auto`` follows the request's scheme. ``ticket_life`` is how long an access
-    cookie lasts before the proxy renews it. ``metrics``: who may read ``/hub/metrics``: ``admin`` (an admin's token, or a request from the
+    cookie is good after its last use; a laptop that slept longer has to load its notebook page again. Signing out ends it at once. ``metrics``: who may read ``/hub/metrics``: ``admin`` (an admin's token, or a request from the
     loopback interface that was not forwarded) or ``all``. ``streams`` is the number of open event streams a person may have.
     ``keep_alive`` and ``poll`` are in seconds. ``version`` is ours; ``compatible`` is the JupyterHub version whose API we speak.
     """
@@ -116,8 +116,7 @@ class WebSettings:
     version: str = "0.1.0"
     compatible: str = "5.5.4"
     secure_cookies: Literal["auto", "always", "never"] = "auto"
-    session_life: timedelta = timedelta(days=14)
-    ticket_life: timedelta = timedelta(minutes=15)
+    ticket_life: timedelta = timedelta(hours=12)
     named_servers: bool = True
     metrics: Literal["admin", "all"] = "admin"
     streams: int = 20

@@ -90,7 +90,9 @@ def widgets(profile: Profile, values: Mapping[str, str], errors: Mapping[str, st
 def problems(profile: Profile, errors: Mapping[str, str]) -> tuple[Problem, ...]:
     """The summary: errors of fields in the form's order, then those no field is to blame for."""
     known = {asked.name: asked for asked in profile.fields}
-    of_fields = [Problem(_id(name), label_of(asked), _sentence(errors[name])) for name, asked in known.items() if name in errors]
+    of_fields = [
+        Problem(_id(name), label_of(asked), _sentence(errors[name])) for name, asked in known.items() if name in errors
+    ]
     others = [Problem("", "", _sentence(text)) for name, text in errors.items() if name not in known]
     return (*of_fields, *others)
 

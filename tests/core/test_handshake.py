@@ -118,7 +118,9 @@ def test_an_exit_record() -> None:
     assert (found.code, found.signal) == (None, 9)
 
 
-@pytest.mark.parametrize("changes", [{"code": 256}, {"code": -1}, {"signal": 0}, {"word": "a\nb"}, {"word": "x" * 501}, {"x": 1}])
+@pytest.mark.parametrize(
+    "changes", [{"code": 256}, {"code": -1}, {"signal": 0}, {"word": "a\nb"}, {"word": "x" * 501}, {"x": 1}]
+)
 def test_an_exit_record_that_is_refused(changes: dict[str, object]) -> None:
     with pytest.raises(BadInput):
         handshake.read_exit(json.dumps({**EXIT, **changes}).encode())
@@ -135,7 +137,12 @@ def test_the_token_is_derived_and_differs() -> None:
 
 
 def launch(**changes: object) -> dict[str, object]:
-    options: dict[str, object] = {"argv": ("lab", "{port}"), "env": {"A": "{token}", "B": None}, "base_url": "/user/a/", "ready_path": "/x"}
+    options: dict[str, object] = {
+        "argv": ("lab", "{port}"),
+        "env": {"A": "{token}", "B": None},
+        "base_url": "/user/a/",
+        "ready_path": "/x",
+    }
     options.update(changes)
     return json.loads(handshake.launch_document(**options))  # type: ignore[arg-type]
 

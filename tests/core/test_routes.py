@@ -77,6 +77,9 @@ def test_canonical(raw: str, text: str) -> None:
         b"/user/alice/x%2f..%2f..%2fbob",
         b"/user/alice/%2e%2e%2fbob",
         b"/a%2f.",
+        b"/user/alice/..;/bob/",
+        b"/user/alice/..;x=1/bob/",
+        b"/user/alice/..%3b/bob/",
     ],
 )
 def test_refused(raw: bytes) -> None:

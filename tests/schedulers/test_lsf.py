@@ -271,6 +271,7 @@ def test_trouble_with_exit_status_0_and_silence_are_no_answer() -> None:
     for done in (
         Completed(0, "", "Failed in an LSF library call: x"),
         Completed(0, ""),
+        Completed(0, "%&/ not what you asked for {"),
         Completed(0, "", "LSF is down. Please wait ..."),
     ):
         with pytest.raises(Unreachable):

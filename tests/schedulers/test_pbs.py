@@ -430,7 +430,9 @@ def test_find() -> None:
 
 
 def test_a_banner_beside_the_ids() -> None:
-    assert [report.id for report in PBS.read_find(Completed(0, "*** Maintenance on Friday! ***\n12.srv\n"))] == ["12.srv"]
+    assert [report.id for report in PBS.read_find(Completed(0, "*** Maintenance on Friday! ***\n12.srv\n"))] == [
+        "12.srv"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -438,6 +440,7 @@ def test_a_banner_beside_the_ids() -> None:
     [
         Completed(0, "12.srv\n13.srv;x\n"),
         Completed(0, "something else\n"),
+        Completed(0, "1"),
         Completed(0, "", "qselect: a word nobody knows"),
         Completed(1, "", "qselect: illegal -N value"),
         Completed(0, "", "qselect: PBS is not configured to maintain job history"),
@@ -485,6 +488,7 @@ def test_cancelled_well_enough(code: int, words: str) -> None:
         (222, "qdel: Server could not connect to MOM 12.srv", Unreachable),
         (159, "No Permission.\nqdel: cannot connect to server head (errno=15007)", Unreachable),
         (0, "qdel: cannot connect to server head (errno=15010)", Unreachable),
+        (0, "qdel: error: something did not work", Unreachable),
         (255, "", Unreachable),
     ],
 )

@@ -41,6 +41,8 @@ def test_what_the_nodes_know_is_left_out_if_they_cannot_be_read() -> None:
         queue = Pbs().read_inspect(answers("queues_json", nodes, "server_down_server_json"))[0]
         assert (queue.nodes, queue.free_cores, queue.default) == (None, None, False)
     assert Pbs().read_inspect(answers("queues_json"))[0].name == "workq"
+    killed = replace(answers("nodes_one_json")[0], code=None, timed_out=True)
+    assert Pbs().read_inspect([answers("queues_json")[0], killed])[0].nodes is None
     broken = replace(answers("queues_json")[0], out="{")
     assert Pbs().read_inspect([answers("queues_json")[0], broken])[0].nodes is None
 
@@ -90,6 +92,8 @@ def test_torque_site() -> None:
         free_cores=4,
     )
     assert not old.open
+    unfinished = Torque().read_inspect([Completed(0, queues), Completed(0, nodes[:-9])])
+    assert unfinished[0].nodes is None
     bare = Torque().read_inspect([Completed(0, queues), Completed(0, "<Data>"), Completed(1, "")])
     assert (bare[0].nodes, bare[0].default) == (None, False)
     assert Torque().read_inspect([Completed(0, queues)])[0].nodes is None

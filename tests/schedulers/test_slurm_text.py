@@ -253,3 +253,48 @@ def test_recorded_refusals() -> None:
 def test_recorded_unknown_id() -> None:
     err = recorded("24.11/squeue_bad_json.stderr.txt")
     assert Slurm().read_status(Completed(1, "", err), [JobId("99999")]).gone == {"99999"}
+
+
+# ---------------------------------------------------------------- our own questions, as Slurm 22.05 answered them in the lab
+
+
+def answer(name: str) -> Completed:
+    return Completed(0, (RECORDINGS / "22.05" / name).read_text())
+
+
+ASKED = [JobId(str(number)) for number in range(1, 10)]
+
+
+def test_our_squeue() -> None:
+    listing = Slurm().read_status(answer("ours_squeue.txt"), [*ASKED, JobId("99")])
+    assert not listing.bad_rows
+    assert {number: job.state.value for number, job in listing.jobs.items()} == {
+        "1": "failed", "2": "failed", "3": "held", "4": "running", "5": "completed", "6": "running", "7": "pending",
+        "8": "pending", "9": "cancelled",
+    }  # fmt: skip
+    six, seven, eight, nine = (listing.jobs[JobId(number)] for number in "6789")
+    assert (six.user, six.partition, six.nodes, six.host) == ("bob", "debug", ("c1", "c2"), "c1")
+    assert (six.time_limit, six.time_left) == (timedelta(minutes=2), timedelta(seconds=116))
+    assert six.started == six.submitted == datetime.fromtimestamp(1795418296, UTC)
+    assert (six.ended, six.estimated_start) == (None, None)
+    assert seven.estimated_start == datetime.fromtimestamp(1795420096, UTC)
+    assert (eight.reason, eight.estimated_start, eight.host) == ("PartitionDown", None, "")
+    assert (nine.started, nine.ended) == (None, datetime.fromtimestamp(1795418296, UTC))
+
+
+def test_our_sacct() -> None:
+    found = Slurm().read_accounting(answer("ours_sacct.txt"), [*ASKED, JobId("99")])
+    assert set(found) == set(ASKED)
+    assert (found[JobId("1")].exit_code, found[JobId("2")].signal, found[JobId("5")].exit_code) == (3, 9, 0)
+    assert (found[JobId("9")].state, found[JobId("9")].started) == (JobState.CANCELLED, None)
+    assert found[JobId("8")].time_limit is None
+    assert found[JobId("6")].nodes == ("c1", "c2")
+
+
+def test_our_inspection() -> None:
+    queues = Slurm().read_inspect([answer("ours_partitions.txt"), answer("ours_sinfo.txt")])
+    assert [queue.name for queue in queues] == ["debug", "long", "low", "high", "closed"]
+    assert [queue.free_cores for queue in queues] == [11] * 5
+    assert [queue.name for queue in queues if not queue.open] == ["closed"]
+    assert (queues[0].default, queues[0].max_gpus, queues[0].gpu_types) == (True, 2, ("a100",))
+    assert (queues[2].max_walltime, queues[2].default_walltime) == (None, timedelta(hours=1))

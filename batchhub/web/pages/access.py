@@ -34,7 +34,7 @@ class AccessPage(Page):
                 "The server's door does not take the ticket this hub gave you. Please tell the administrators."
             )
         now = self.web.services.clock()
-        until = me.until or now + self.web.settings.session_life
+        until = me.until or now + self.web.settings.ticket_life
         expires = min(now + self.web.settings.ticket_life, until)
         ticket = Ticket(user=me.name, session=me.session, path=mine, issued=now, expires=expires, absolute=until)
         age = max(1, int((until - now).total_seconds()))

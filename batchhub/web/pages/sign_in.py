@@ -33,7 +33,8 @@ class LoginPage(Page):
                 self.set_header("Retry-After", retry_after(error))
             self._form(str(error))
             return
-        life = int(self.web.settings.session_life.total_seconds())
+        until = entry.visitor.until
+        life = int((until - self.web.services.clock()).total_seconds()) if until else None
         self.put_cookie(SESSION_COOKIE, entry.cookie, self.web.links.hub, life)
         self.drop_cookie(XSRF_COOKIE, self.web.links.hub)
         self.see_other(self._after())

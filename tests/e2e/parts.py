@@ -1,0 +1,228 @@
+"""Parts of the end-to-end tests: a JupyterLab that every account can run, a hub as separate processes, a browser."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import requests
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests.needs import missing, need_program
+
+CHROMIUM_FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+SHARED = Path("/var/lib/batchhub-lab")
+
+
+def wait_until(true: Callable[[], Any], seconds: float, what: str) -> Any:
+    """Look often until it is true; fail with ``what`` after ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while True:
+        if found := true():
+            return found
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds:g} s: {what}")
+        time.sleep(0.05)
+
+
+def jupyter_for_everybody() -> Path:
+    """The ``bin`` directory of a JupyterLab that ordinary accounts can run.
+
+    The tests' own environment may lie in a home that others cannot enter, so one is made from Debian's Python, once a machine.
+    """
+    python = Path("/usr/bin/python3")
+    if not python.exists():
+        missing("/usr/bin/python3 is not there: apt-get install python3 python3-venv")
+    wanted = ["jupyterlab>=4.2"]
+    name = hashlib.sha256(repr((wanted, sys.version_info[:2])).encode()).hexdigest()[:8]
+    place = SHARED / f"jupyter-{name}"
+    if not (place / ".complete").exists():
+        SHARED.mkdir(mode=0o755, parents=True, exist_ok=True)
+        made = subprocess.run([python, "-m", "venv", "--clear", place], capture_output=True, text=True, check=False)
+        if made.returncode:
+            missing(f"no virtual environment from {python}: apt-get install python3-venv ({made.stderr[-200:]})")
+        subprocess.run([place / "bin/pip", "install", "-q", "--disable-pip-version-check", *wanted], check=True)
+        (place / ".complete").touch()
+    return place / "bin"
+
+
+@contextlib.contextmanager
+def browser() -> Iterator[Browser]:
+    """A headless Chromium. Its own block: playwright keeps an event loop for as long as it is open."""
+    path = need_program("chromium", "chromium")
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=path, args=list(CHROMIUM_FLAGS))
+        try:
+            yield opened
+        finally:
+            opened.close()
+
+
+class HubUnderTest:
+    """A hub and a proxy as a site would run them: two processes, one configuration."""
+
+    def __init__(self, directory: Path, config: str, *, prefix: Sequence[str] = (), host: str = "127.0.0.1") -> None:
+        self.directory = directory
+        self.state = directory / "state"
+        self.config = directory / "batchhub_config.py"
+        self.prefix = list(prefix)
+        self.host = host
+        self.port, self.api_port, self.hub_port = (_free_port() for _ in range(3))
+        own = f"""
+c = get_config()
+c.BatchHub.state_dir = {str(self.state)!r}
+c.Proxy.ip = {host!r}
+c.Proxy.port = {self.port}
+c.Proxy.api_port = {self.api_port}
+c.Hub.port = {self.hub_port}
+"""
+        self.config.write_text(own + config)
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+    def start(self, *, proxy: bool = True) -> None:
+        """Start what does not run yet and wait until it answers."""
+        for name in ("proxy", "hub") if proxy else ("hub",):
+            if name not in self._processes:
+                output = (self.directory / f"{name}.log").open("ab")
+                argv = [*self.prefix, sys.executable, "-m", "batchhub", name, f"--config={self.config}", "--debug"]
+                root = Path(__file__).parents[2]
+                self._processes[name] = subprocess.Popen(
+                    argv, stdout=output, stderr=output, cwd=root, start_new_session=True
+                )
+                output.close()
+        wait_until(self._answers, 30, f"the hub answers\n{self.logs()}")
+
+    def _answers(self) -> bool:
+        for name, process in self._processes.items():
+            assert process.poll() is None, f"{name} ended:\n{self.logs()}"
+        with contextlib.suppress(requests.RequestException):
+            return requests.get(f"{self.url}/hub/api", timeout=2).status_code == 200
+        return False
+
+    def kill_hub(self) -> None:
+        """SIGKILL, as the kernel would."""
+        process = self._processes.pop("hub")
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(10)
+
+    def stop(self) -> None:
+        for process in self._processes.values():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+        for process in self._processes.values():
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait(5)
+        self._processes.clear()
+
+    def logs(self) -> str:
+        return "\n".join(
+            f"--- {path.name}\n" + "\n".join(path.read_text(errors="replace").splitlines()[-40:])
+            for path in sorted(self.directory.glob("*.log"))
+        )
+
+    @property
+    def hub_log(self) -> str:
+        return (self.directory / "hub.log").read_text(errors="replace")
+
+
+class Person:
+    """Somebody in front of a browser."""
+
+    def __init__(self, opened: Browser, hub: HubUnderTest, **context: Any) -> None:
+        self.hub = hub
+        self.context = opened.new_context(viewport={"width": 1200, "height": 800}, **context)
+        self.page: Page = self.context.new_page()
+        self.page.set_default_timeout(20_000)
+
+    def sign_in(self, name: str, password: str) -> None:
+        self.page.goto(f"{self.hub.url}/hub/login")
+        self.page.get_by_label("Username").fill(name)
+        self.page.get_by_label("Password", exact=True).fill(password)
+        self.page.get_by_role("button", name="Sign in").click()
+        self.page.wait_for_url("**/hub/home")
+
+    def open_form(self, server: str = "") -> None:
+        self.page.goto(f"{self.hub.url}/hub/spawn" + (f"/{server}" if server else ""))
+
+    def submit(self, **values: str) -> None:
+        """Fill the form by its fields' names and press Start."""
+        for name, value in values.items():
+            field = self.page.locator(f"[name={name}]")
+            if field.evaluate("element => element.tagName") == "SELECT":
+                field.select_option(value)
+            else:
+                field.fill(value)
+        self.page.get_by_role("button", name="Start").click()
+
+    def see_lab(self) -> None:
+        """Wait until JupyterLab is there; a failure shows what the page says instead."""
+        try:
+            self.page.wait_for_url("**/user/**/lab**", timeout=90_000)
+            self.page.wait_for_selector("#jp-main-dock-panel", timeout=60_000)
+        except Exception as error:
+            raise AssertionError(
+                f"{self.page.url}\n{self.page.inner_text('body')[:1500]}\n{self.hub.logs()}"
+            ) from error
+
+    def new_notebook(self) -> None:
+        """A fresh one, whatever an earlier visit left in JupyterLab's workspace."""
+        self.page.goto(self.page.url.partition("?")[0].partition("/lab")[0] + "/lab?reset")
+        self.page.locator('.jp-LauncherCard[data-category="Notebook"]').first.click()
+        self.page.wait_for_selector(".jp-Notebook .cm-content", timeout=60_000)
+        expect(self.page.get_by_text(re.compile("Python 3.*Idle"))).to_be_visible(timeout=60_000)
+
+    def compute(self, code: str, answer: str) -> None:
+        """Type into the newest cell, run it, and see the answer: the kernel's WebSocket works both ways."""
+        self.page.locator(".jp-Notebook .cm-content").last.click()
+        self.page.keyboard.type(code)
+        self.page.keyboard.press("Shift+Enter")
+        expect(self.page.locator(".jp-OutputArea-output").last).to_contain_text(answer, timeout=60_000)
+
+    def stop_server(self) -> None:
+        self.page.goto(f"{self.hub.url}/hub/home")
+        self.page.get_by_role("button", name="Stop").first.click()
+
+    def secrets(self) -> list[str]:
+        """Every cookie that proves something."""
+        found = [value for name, value in self.cookies().items() if name in {"batchhub-session", "batchhub-access"}]
+        assert len(found) == 2
+        return found
+
+    def cookies(self) -> dict[str, str]:
+        return {cookie["name"]: cookie["value"] for cookie in self.context.cookies()}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def python_config(values: Mapping[str, Any]) -> str:
+    """Lines of a configuration file."""
+    return "\n".join(f"c.{name} = {value!r}" for name, value in values.items()) + "\n"

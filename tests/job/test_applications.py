@@ -1,0 +1,51 @@
+import json
+
+import pytest
+
+from batchhub.core.errors import BadInput
+from batchhub.job.applications import BUILT_IN, CODE_SERVER, JUPYTERLAB, Application, custom
+from batchhub.job.files import job_files, launcher_source
+
+
+@pytest.mark.parametrize("name", list(BUILT_IN))
+def test_each_built_in_is_sound(name: str) -> None:
+    app = BUILT_IN[name]
+    app.check()
+    assert app.name == name
+
+
+def test_jupyterlab_gets_its_token_from_a_file() -> None:
+    document = json.loads(JUPYTERLAB.document("/user/alice/lab1/", env={"X": "1"}, ports=(40000, 40010)))
+    assert document["env"] == {"JUPYTER_TOKEN": None, "JUPYTER_TOKEN_FILE": "{token_file}", "X": "1"}
+    assert document["ready_path"] == "/user/alice/lab1/api"
+    assert document["guard_path"] == "/user/alice/lab1/api/status"
+    assert "--ServerApp.port={port}" in document["argv"]
+    assert JUPYTERLAB.authorization("T") == "token T"
+    assert "--ServerApp.sock={socket}" in json.loads(JUPYTERLAB.document("/user/a/", socket=True))["argv"]
+
+
+def test_without_a_secret_only_a_socket() -> None:
+    assert json.loads(CODE_SERVER.document("/user/a/", socket=True))["ready_path"] == "/healthz"
+    assert CODE_SERVER.authorization("T") == ""
+    with pytest.raises(BadInput, match="cannot listen on a port"):
+        CODE_SERVER.document("/user/a/")
+    with pytest.raises(BadInput, match="anybody on the node"):
+        Application(name="x", title="X", argv=("x", "{port}"), scheme="").check()
+
+
+def test_custom_commands() -> None:
+    assert custom("dash", "Dash", ("dash-app", "--uds", "{socket}")).scheme == ""
+    assert custom("lab2", "Lab", ("my-lab", "{port}"), JUPYTERLAB).guard_path == "{base_url}api/status"
+    for command in (("x",), ("x", "{port}", "{socket}"), ("x", "{port}", "{token}")):
+        with pytest.raises(BadInput):
+            custom("x", "X", command)
+    with pytest.raises(BadInput):
+        custom("Bad Name", "X", ("x", "{port}"))
+    with pytest.raises(BadInput):
+        Application(name="x", title="X").check()
+
+
+def test_job_files() -> None:
+    files = job_files("#!/bin/bash\n", b"{}", b"{}")
+    assert list(files) == ["job.sh", "launch.py", "launch.json", "secrets.json"]
+    assert files["launch.py"] == launcher_source()

@@ -1,0 +1,168 @@
+"""A real OpenSSH sshd on loopback, with its own host key, and its own user keys for accounts of this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import asyncssh
+import psutil
+
+from tests.needs import need_program, need_root
+
+
+class Sshd:
+    """Runs from construction to :meth:`close`. ``accounts`` may sign in with ``client_key``; ``extra`` are more lines of its configuration."""
+
+    host = "127.0.0.1"
+
+    def __init__(self, accounts: Sequence[str] = (), extra: Sequence[str] = ()) -> None:
+        program = need_program("sshd", "openssh-server")
+        if os.geteuid() == 0:
+            Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+        self.me = pwd.getpwuid(os.geteuid()).pw_name
+        self.directory = Path(tempfile.mkdtemp(prefix="batchhub-sshd-"))
+        self.directory.chmod(0o755)  # sshd reads authorized keys as the account
+        self.port = _free_port()
+        key = asyncssh.generate_private_key("ssh-ed25519")
+        host_key = asyncssh.generate_private_key("ssh-ed25519")
+        self.client_key = str(self.directory / "client_key")
+        self._write("client_key", key.export_private_key().decode(), 0o600)
+        self._write("host_key", host_key.export_private_key().decode(), 0o600)
+        self.host_public = host_key.export_public_key().decode().strip()
+        self.known_hosts = f"[{self.host}]:{self.port} {self.host_public}\n"
+        self.public = key.export_public_key().decode()
+        (self.directory / "keys").mkdir(mode=0o755)
+        for name in {self.me, *accounts}:
+            self.allow(name)
+        self._write("config", self._config(extra), 0o644)
+        self.log: list[str] = []
+        self._program = program
+        self._start()
+
+    def allow(self, account: str) -> None:
+        """Let an account sign in with ``client_key``."""
+        self._write(f"keys/{account}", self.public, 0o644)
+
+    def forbid(self, account: str) -> None:
+        """No longer."""
+        (self.directory / "keys" / account).unlink()
+
+    def sessions(self) -> list[psutil.Process]:
+        """sshd's children, one for each connection."""
+        return psutil.Process(self._process.pid).children()
+
+    def cut(self) -> None:
+        """Kill every connection, as a reboot of the login node would."""
+        for child in psutil.Process(self._process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if child.name() == "sshd":
+                    child.send_signal(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """Stop listening; connections live on."""
+        self._process.terminate()
+        self._process.wait(10)
+        self._reader.join(0.1)
+
+    def restart(self) -> None:
+        """Listen on the same port again."""
+        self._start()
+
+    def close(self) -> None:
+        """End it and its connections."""
+        if self._process.poll() is None:
+            self.cut()
+            self.stop()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _start(self) -> None:
+        config = str(self.directory / "config")
+        ready = threading.Event()
+        self._process = subprocess.Popen(
+            [self._program, "-D", "-e", "-f", config], stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
+        )
+        self._reader = threading.Thread(target=self._read, args=(self._process, ready), daemon=True)
+        self._reader.start()
+        if not ready.wait(20) or self._process.poll() is not None:
+            raise RuntimeError("sshd did not start: " + "".join(self.log))
+
+    def _read(self, process: subprocess.Popen[str], ready: threading.Event) -> None:
+        assert process.stderr is not None
+        with process.stderr as lines:
+            for line in lines:
+                self.log.append(line)
+                if "Server listening" in line:
+                    ready.set()
+        ready.set()
+
+    def _config(self, extra: Sequence[str]) -> str:
+        lines = [
+            *extra,  # sshd takes the first value of each
+            f"Port {self.port}",
+            f"ListenAddress {self.host}",
+            f"HostKey {self.directory}/host_key",
+            f"AuthorizedKeysFile {self.directory}/keys/%u",
+            "PidFile none",
+            "StrictModes no",
+            "UsePAM no",
+            "UseDNS no",
+            "PasswordAuthentication no",
+            "KbdInteractiveAuthentication no",
+            "PermitRootLogin prohibit-password",
+            "LogLevel VERBOSE",
+        ]
+        return "\n".join(lines) + "\n"
+
+    def _write(self, name: str, text: str, mode: int) -> None:
+        path = self.directory / name
+        path.write_text(text)
+        path.chmod(mode)
+
+
+@contextlib.contextmanager
+def accounts(shells: dict[str, str]) -> Iterator[dict[str, Path]]:
+    """Accounts of this machine (name -> login shell) for as long as the block runs; their homes. Those that exist are kept."""
+    need_root()
+    made: list[str] = []
+    homes = Path(tempfile.mkdtemp(prefix="batchhub-homes-"))
+    homes.chmod(0o755)
+    try:
+        for name, shell in shells.items():
+            if not _at_home(name):
+                # '*' is no password; '!', which useradd would set, is a locked account to sshd.
+                argv = ["useradd", "-m", "-d", str(homes / name), "-s", shell, "-p", "*", name]
+                subprocess.run(argv, check=True, capture_output=True, timeout=30)
+                made.append(name)
+        yield {name: Path(pwd.getpwnam(name).pw_dir) for name in shells}
+    finally:
+        for name in made:
+            subprocess.run(["userdel", "-f", "-r", name], check=False, capture_output=True, timeout=30)
+        shutil.rmtree(homes, ignore_errors=True)
+
+
+def _at_home(name: str) -> bool:
+    """Whether there is such an account; one that a killed run left behind, without its home, is removed."""
+    try:
+        home = pwd.getpwnam(name).pw_dir
+    except KeyError:
+        return False
+    if Path(home).is_dir():
+        return True
+    subprocess.run(["userdel", "-f", name], check=False, capture_output=True, timeout=30)
+    return False
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
