@@ -27,7 +27,7 @@ $(VENV)/.test: pyproject.toml | $(BIN)/python
 	@touch $@ $(VENV)/.demo
 
 demo: $(VENV)/.demo
-	@$(BIN)/batchhub demo
+	@$(BIN)/batchhub demo $(DEMO_ARGS)
 
 test: $(VENV)/.test
 	@tests/install-debian

@@ -42,7 +42,9 @@ KEY = b"benchmark-key-0123456789abcdef-!"
 CONNECTIONS = 32
 BODY = b'{"started": "2026-01-01T00:00:00Z", "connections": 1, "kernels": 2}'
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
-SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: x\r\n\r\n"
+SWITCH = (
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: x\r\n\r\n"
+)
 ASK = b"GET /user/bench/ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13\r\n\r\n"
 MESSAGE = b"\x82\xe4" + b"mask" + b"x" * 100  # one masked frame of 100 bytes; the application sends it back as it is
 
@@ -56,10 +58,10 @@ class Application(asyncio.Protocol):
     def __init__(self) -> None:
         self.raw = False
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:  # noqa: D102
         self.transport = transport
 
-    def data_received(self, data: bytes) -> None:
+    def data_received(self, data: bytes) -> None:  # noqa: D102
         if self.raw:
             self.transport.write(data)  # type: ignore[attr-defined]
         elif b"upgrade: websocket" in data.lower():
@@ -92,8 +94,8 @@ def free_port() -> int:
 
 
 @contextmanager
-def process(core: int, *argv: str, port: int) -> Iterator[None]:
-    """A pinned process that listens on this port."""
+def process(core: int, *argv: str, port: int) -> Iterator[int]:
+    """A pinned process that listens on this port; its id."""
     environment = {**os.environ, "CONFIGPROXY_AUTH_TOKEN": TOKEN}
     running = subprocess.Popen(["taskset", "-c", str(core), *argv], env=environment, stdout=subprocess.DEVNULL)
     try:
@@ -105,10 +107,16 @@ def process(core: int, *argv: str, port: int) -> Iterator[None]:
                 break
             except OSError:
                 time.sleep(0.05)
-        yield
+        yield running.pid
     finally:
         running.terminate()
         running.wait()
+
+
+def cpu(pid: int) -> float:
+    """Seconds of processor time used so far; steadier than rates where the load itself, or other work, takes the machine's time."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def add_route(api: int, path: str, target: int, **fields: str) -> None:
@@ -143,11 +151,11 @@ class Sender(asyncio.Protocol):
         self.count = -1
         self.size = 0
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:  # noqa: D102
         self.transport = transport
         transport.write(ASK)  # type: ignore[attr-defined]
 
-    def data_received(self, data: bytes) -> None:
+    def data_received(self, data: bytes) -> None:  # noqa: D102
         self.size += len(data)
         if self.count < 0:
             if not data.startswith(b"HTTP/1.1 101"):
@@ -178,7 +186,9 @@ def chp() -> str | None:
     program = HERE / "node_modules" / ".bin" / "configurable-http-proxy"
     if not program.exists() and shutil.which("npm"):
         argv = ["npm", "install", "--no-save", "--no-package-lock", "--no-audit", "--no-fund", "--prefix", str(HERE)]
-        subprocess.run([*argv, "configurable-http-proxy"], check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        subprocess.run(
+            [*argv, "configurable-http-proxy"], check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
     return str(program) if program.exists() else None
 
 
@@ -199,13 +209,20 @@ def measure(*, rounds: int, seconds: float, theirs: str) -> dict[str, float]:
                     if name == "ours"
                     else ["node", theirs, "--ip=127.0.0.1", f"--port={port}", f"--api-port={api}", "--log-level=error"]
                 )
-                with process(0, *argv, port=api):
+                with process(0, *argv, port=api) as pid:
                     add_route(api, "/user/bench", app)
                     requests(port, 1, "/user/bench/api/status")
+                    used = cpu(pid)
                     rate, late = requests(port, seconds, "/user/bench/api/status")
+                    got.setdefault(f"{name}_request_cpu_us", []).append((cpu(pid) - used) / (rate * seconds) * 1e6)
                     got.setdefault(f"{name}_requests", []).append(rate)
                     got.setdefault(f"{name}_p99_ms", []).append(late)
-                    got.setdefault(f"{name}_websocket", []).append(uvloop.run(pinned(lambda port=port: echo(port, seconds))))
+                    used = cpu(pid)
+                    rate = uvloop.run(pinned(lambda port=port: echo(port, seconds)))
+                    got.setdefault(f"{name}_websocket", []).append(rate)
+                    got.setdefault(f"{name}_message_cpu_us", []).append(
+                        (cpu(pid) - used) / (rate * (seconds + 0.3)) * 1e6
+                    )
                     if name == "ours":
                         add_route(api, "/user/bench", app, owner="bench", authorization="token of-the-server")
                         rate, _ = requests(port, seconds, "/user/bench/api/status", cookie)
@@ -237,7 +254,9 @@ def report(*, quick: bool, as_json: bool) -> None:
     theirs = chp()
     missing = [name for name in ("wrk", "taskset", "node") if shutil.which(name) is None]
     if missing or theirs is None or len(os.sched_getaffinity(0)) < 2:
-        why = f"missing: {', '.join(missing)}" if missing else "configurable-http-proxy (npm) or a second core is missing"
+        why = (
+            f"missing: {', '.join(missing)}" if missing else "configurable-http-proxy (npm) or a second core is missing"
+        )
         print(json.dumps({"skipped": why}) if as_json else f"Skipped; {why}.")
         return
     figures = measure(rounds=2 if quick else 5, seconds=3 if quick else 10, theirs=theirs)
@@ -246,9 +265,15 @@ def report(*, quick: bool, as_json: bool) -> None:
         "requests_checked_vs_chp": figures["ours_requests_checked"] / figures["chp_requests"],
         "p99_vs_chp": figures["ours_p99_ms"] / figures["chp_p99_ms"],
         "websocket_vs_chp": figures["ours_websocket"] / figures["chp_websocket"],
+        "request_cpu_vs_chp": figures["ours_request_cpu_us"] / figures["chp_request_cpu_us"],
+        "message_cpu_vs_chp": figures["ours_message_cpu_us"] / figures["chp_message_cpu_us"],
     }
     whole = {name: round(value, 2) for name, value in (ratios | figures).items()}
-    print(json.dumps(whole, indent=2) if as_json else "\n".join(f"{name:26} {value:>12.2f}" for name, value in whole.items()))
+    print(
+        json.dumps(whole, indent=2)
+        if as_json
+        else "\n".join(f"{name:26} {value:>12.2f}" for name, value in whole.items())
+    )
 
 
 if __name__ == "__main__":

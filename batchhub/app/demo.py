@@ -50,6 +50,7 @@ class Demo(Command):
     """The demo."""
 
     name = "batchhub demo"
+    unlisted = frozenset({"config", "state-dir", "ip"})
     description = (
         "Open a hub on this machine with the embedded queue and JupyterLab, for you alone. It prints a link that signs you in "
         "once. Ctrl-C ends it, with its jobs, and leaves nothing behind."
@@ -164,6 +165,7 @@ def _application() -> dict[str, Any]:
         "ready_path": JUPYTERLAB.ready_path,
         "guard_path": JUPYTERLAB.guard_path,
         "default_path": JUPYTERLAB.default_path,
+        "hub_argv": list(JUPYTERLAB.hub_argv),
     }
 
 

@@ -6,6 +6,7 @@ import ipaddress
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 from batchhub.app.site import Site, make_dialect
 from batchhub.config.clusters import ClusterSettings
@@ -56,6 +57,8 @@ class SiteJobBuilder:
             bind=cluster.bind_address,
             ports=cluster.ports,
             callback_url=callback,
+            username=server.user,
+            server=server.name,
         )
         return JobFiles(script, job_files(script, launch, self.secrets(server)))
 
@@ -170,5 +173,10 @@ def _context(server: Server, cluster: ClusterSettings, profile: Profile, home: s
         epilogue="\n".join(part for part in (profile.epilogue.strip(), cluster.epilogue.strip()) if part),
         python=cluster.python,
         environment={**cluster.environment, **profile.environment},
-        memory_unit=str(cluster.scheduler_options.get("unit_for_limits", "")),
+        memory_unit=_memory_unit(cluster.scheduler_options),
     )
+
+
+def _memory_unit(options: Mapping[str, Any]) -> str:
+    """LSF's unit of a bare number. openlava refuses one with a suffix, and counts kilobytes unless the site says otherwise."""
+    return str(options.get("unit_for_limits", "KB" if options.get("flavour") == "openlava" else ""))

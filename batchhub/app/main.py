@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 from traitlets import Unicode
+from traitlets.config import Config
 
 from batchhub.app.command import Command, run, say
 from batchhub.app.demo import Demo
@@ -21,14 +22,20 @@ from batchhub.app.jobs import PREVIEW_ID, SiteJobBuilder
 from batchhub.app.proxying import plan_proxy, run_proxy
 from batchhub.app.site import load_authenticator, read_site
 from batchhub.app.state import StateDirectory
-from batchhub.auth.dictionary import hash_password
+from batchhub.auth.base import Authenticator
+from batchhub.auth.dictionary import DictionaryAuthenticator, hash_password
+from batchhub.auth.pam import PAMAuthenticator
 from batchhub.config import traits
+from batchhub.config.tables import suggest
 from batchhub.core.errors import BadInput, ConfigError, InvalidForm
 from batchhub.core.forms import check
 from batchhub.core.model import Server, UserName
 from batchhub.store import schema
 
 log = logging.getLogger(__name__)
+
+
+NOT_SERVING = frozenset({"ip", "port", "state-dir"})
 
 
 class ServingCommand(Command):
@@ -76,6 +83,7 @@ class StopCommand(ServingCommand):
     """End the proxy that `batchhub` left running."""
 
     name = "batchhub stop"
+    unlisted = frozenset({"ip", "port"})
     description = "End the detached proxy. This cuts every open notebook connection; the jobs go on."
 
     def act(self) -> None:
@@ -97,10 +105,12 @@ class RenderCommand(Command):
     home = Unicode(help="Home directory on the cluster; /home/USER if not given.").tag(config=True)
     aliases: ClassVar[dict[Any, Any]] = {  # type: ignore[misc]
         **Command.aliases,
-        "profile": "RenderCommand.profile",
-        "user": "RenderCommand.user",
-        "home": "RenderCommand.home",
+        "profile": ("RenderCommand.profile", "NAME|Which profile; the first one if not said."),
+        "user": ("RenderCommand.user", "NAME|For whom; you if not said."),
+        "home": ("RenderCommand.home", "DIR|Home directory on the cluster; /home/USER if not said."),
     }
+    arguments = "[NAME=VALUE …]"
+    unlisted = NOT_SERVING
 
     def act(self) -> None:
         """What the class says."""
@@ -133,6 +143,8 @@ class DatabaseCommand(ServingCommand):
     """Database chores."""
 
     name = "batchhub db"
+    arguments = "upgrade|revision"
+    unlisted = frozenset({"ip", "port"})
     description = (
         "`batchhub db upgrade` brings the database to this version's schema; `batchhub db revision` says where it is."
     )
@@ -154,8 +166,10 @@ class ConfigCommand(Command):
     """Write a configuration file."""
 
     name = "batchhub config"
+    unlisted = NOT_SERVING
     description = (
-        "`batchhub config --generate` prints a configuration file with every setting, its default and its meaning."
+        "`batchhub config --generate` prints a configuration file with every setting, its default and its meaning; "
+        "`batchhub config --check` reads yours and says what is wrong."
     )
     flags: ClassVar[dict[Any, Any]] = {  # type: ignore[misc]
         "generate": ({"ConfigCommand": {"what": "generate"}}, "Print a configuration file."),
@@ -169,12 +183,14 @@ class ConfigCommand(Command):
     def start(self) -> None:
         """Generating needs no configuration to be readable."""
         if self.what == "generate":
-            sys.stdout.write(self.generate_config_file(self.classes))
+            sys.stdout.write(generated_file())
             return
         super().start()
 
     def act(self) -> None:
         """What the class says."""
+        for concern in traits.CONCERNS:
+            self.trait(concern)
         hub = self.trait(traits.BatchHub)
         site = read_site(hub)
         SiteJobBuilder(site, bytes(32)).check()
@@ -183,10 +199,25 @@ class ConfigCommand(Command):
         say(f"{where}: {len(site.clusters)} clusters, {len(site.profiles)} profiles; nothing is wrong.")
 
 
+def generated_file() -> str:
+    """Every setting, commented out, with its default and its meaning."""
+    sections: list[type[Any]] = [*traits.CONCERNS, Authenticator, PAMAuthenticator, DictionaryAuthenticator]
+    return "\n".join([_HEAD, *(cls.class_config_section(sections) for cls in sections)])
+
+
+_HEAD = """\
+# BatchHub's configuration. Everything is commented out and shows its default; docs/configuration.md has whole examples.
+# `batchhub config --check` reads this file and says what is wrong.
+
+c = get_config()  # noqa: F821
+"""
+
+
 class HashPasswordCommand(Command):
     """Hash a password."""
 
     name = "batchhub hash-password"
+    unlisted = NOT_SERVING | {"config"}
     description = "Ask for a password and print its hash, for c.DictionaryAuthenticator.users."
 
     def act(self) -> None:
@@ -208,13 +239,13 @@ class BatchHubCommand(ServingCommand):
     name = "batchhub"
     description = (
         "Start the hub, and the proxy beside it if none is running. The proxy goes on when the hub ends, so that nobody's notebook is "
-        "cut by a restart; `batchhub stop` ends it."
+        "cut by a restart; `batchhub stop` ends it. `batchhub hub` and `batchhub proxy` start one each, for a service manager."
     )
     examples = """
-    batchhub demo                                   try it: no root, no scheduler
-    batchhub config --generate > batchhub_config.py
-    batchhub --config=batchhub_config.py            hub and proxy
-    batchhub render cores=4 walltime=8h             the job script that would be submitted
+    batchhub demo                                    try it: no root, no scheduler
+    batchhub config --generate > batchhub_config.py  every setting, to edit
+    batchhub --config=batchhub_config.py             hub and proxy
+    batchhub render cores=4 walltime=8h              the job script that would be submitted
     """
     subcommands: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
         "hub": (HubCommand, "Start the hub alone."),
@@ -230,7 +261,10 @@ class BatchHubCommand(ServingCommand):
     def act(self) -> None:
         """What the class says."""
         if self.extra_args:
-            raise BadInput(f"There is no command {self.extra_args[0]!r}; there are {', '.join(self.subcommands)}.")
+            word = self.extra_args[0]
+            if word in self.subcommands:
+                raise ConfigError(f"The command comes first: batchhub {word} [options]")
+            raise ConfigError(f"There is no command {word!r}; {suggest(word, self.subcommands)}")
         read_site(self.trait(traits.BatchHub))
         if self.trait(traits.Proxy).should_start:
             self._start_proxy()
@@ -239,14 +273,26 @@ class BatchHubCommand(ServingCommand):
     def _start_proxy(self) -> None:
         state, proxy = self.state(), self.trait(traits.Proxy)
         arguments = [f"--config={self.config_path}"] if self.config_path else []
-        arguments += [
-            word for word in sys.argv[1:] if word.startswith("--") and not word.startswith(("--config", "--generate"))
-        ]
+        arguments += _as_flags(self.cli_config)
         pid = start_detached(state, arguments, lambda: proxy_answers(proxy.api_ip, proxy.api_port, state.api_token))
         if pid is None:
             log.info("the proxy runs already; its routes and connections are kept")
         else:
             log.info("the proxy was started (pid %d, log %s); `batchhub stop` ends it", pid, state.proxy_log)
+
+
+def _as_flags(config: Config) -> list[str]:
+    """What the command line set, for the proxy's; however it was written there.
+
+    Without the database's address, which a password may stand in and the proxy has no use for.
+    """
+    return [
+        f"--{section}.{name}={word}"
+        for section, values in config.items()
+        for name, value in values.items()
+        if (section, name) not in {("BatchHub", "db_url"), ("Command", "config_file")}
+        for word in (value if isinstance(value, list) else [value])
+    ]
 
 
 def proxy_answers(ip: str, port: int, token: str) -> bool:

@@ -42,7 +42,7 @@ class ClusterSettings:
     ssh: SSHSettings | None = None
     tunnel: str = ""
     account: str = "{username}"
-    bind: Literal["", "127.0.0.1", "0.0.0.0"] = ""
+    bind: Literal["", "127.0.0.1", "0.0.0.0"] = ""  # noqa: S104 - a type
     ports: tuple[int, int] | None = None
     node_address: str = "{host}"
     node_networks: tuple[str, ...] = ()
@@ -80,7 +80,7 @@ class ClusterSettings:
         return self.tunnel or ("login" if self.transport == "ssh" else "direct")
 
     @property
-    def bind_address(self) -> Literal["127.0.0.1", "0.0.0.0"]:
+    def bind_address(self) -> Literal["127.0.0.1", "0.0.0.0"]:  # noqa: S104 - a type
         """The address in force."""
         return self.bind or ("127.0.0.1" if self.scheduler == "local" else "0.0.0.0")  # noqa: S104 - nodes' networks differ
 

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 from traitlets import Any, Bool, Dict, Float, Int, List, TraitError, Unicode, default, validate
@@ -17,7 +16,8 @@ class BatchHub(Configurable):
     """The hub as a whole."""
 
     state_dir = Unicode(
-        help="Directory, 0700, of database, keys, routes and logs of the proxy. Hub and proxy share it."
+        help="Directory, 0700, of database, keys, routes and logs of the proxy; hub and proxy share it. "
+        "Default: /var/lib/batchhub for root, else ~/.local/state/batchhub."
     ).tag(config=True)
     db_url = Unicode(
         help="SQLAlchemy address of the database; empty: SQLite in state_dir. A password in it is not printed anywhere."
@@ -135,8 +135,3 @@ class Starting(Configurable):
 
 CONCERNS: tuple[type[Configurable], ...] = (BatchHub, Hub, Proxy, Pages, Sessions, Watching, Starting)
 """Every class above, in the order they are documented."""
-
-
-def python_of_this_process() -> str:
-    """The interpreter that runs the hub: the local queue's jobs use it, so that they find the same JupyterLab."""
-    return sys.executable

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 
 from batchhub.control.ports import ServerStore
 from batchhub.core.errors import HubError, Unreachable
-from batchhub.core.model import JobId, JobReport, Observation, QueueInfo, Server, ServerId, Truth
+from batchhub.core.model import JobId, JobReport, Observation, Phase, QueueInfo, Server, ServerId, Truth, Want
 from batchhub.core.ports import Clock, Dialect, Transport
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 class PollerSettings:
     """How often a cluster is asked; seconds unless said otherwise.
 
-    ``fast`` while somebody waits for a server to start or stop, else ``slow``; failures double the pause up to ``ceiling``.
+    ``fast`` while somebody waits in front of a page, or a server starts or stops; else ``slow``; failures double the pause up to ``ceiling``.
     ``confirmations`` good answers must lack a job before accounting is asked. ``accounting_patience`` is how long a job that left
     the queue may lack a final record. ``find_after`` is how long after a submit without an answer the job is first looked for by
     name, ``absent_after`` when it may be called absent. ``batch`` is the most ids in one command.
@@ -48,6 +48,10 @@ class _Missing:
 
     since: datetime
     answers: int = 0
+
+
+_MOVING = frozenset({Phase.REQUESTED, Phase.STARTING, Phase.STOPPING})
+"""Phases that end soon, whoever looks; waiting in the queue may take days."""
 
 
 class Poller:
@@ -82,6 +86,7 @@ class Poller:
         self._failures = 0
         self._wake = asyncio.Event()
         self._watchers = 0
+        self._moving = False
         self._inspect_failed: datetime | None = None
 
     # ------------------------------------------------ what others read
@@ -136,12 +141,13 @@ class Poller:
 
     @property
     def _unsettled(self) -> bool:
-        return bool(self._missing)
+        return self._moving or bool(self._missing)
 
     async def tick(self) -> None:
         """Ask once for all live jobs of the cluster and tell who was observed."""
         rows = await self._store.live_servers(self.cluster)
         self._forget({row.id for row in rows})
+        self._moving = any(row.phase in _MOVING or row.want is Want.DOWN for row in rows)
         known = [row for row in rows if row.job_id is not None]
         observed: set[ServerId] = set()
         if known:

@@ -49,10 +49,11 @@ MAX_CONNECTION_BYTES = 8192
 
 @dataclass(frozen=True, slots=True)
 class ServerView:
-    """A server and what is known of it now."""
+    """A server and what is known of it now. ``cluster_title`` is the cluster's name for people."""
 
     server: Server
     status: Status
+    cluster_title: str = ""
 
     @property
     def url(self) -> str:
@@ -127,7 +128,7 @@ class HubService:
         queues, trouble = await self._queues(facts)
         previous: Mapping[str, OptionValue] = NO_OPTIONS
         for row in await self._store.servers_of(user):
-            if row.profile == profile:
+            if row.profile == profile and row.outcome is not Outcome.REFUSED:
                 previous = row.options
                 break
         return FormView(with_queues(asked, queues), previous, facts.title, facts.poller.inspected_at, trouble)
@@ -243,6 +244,12 @@ class HubService:
                         await news.wait()
                 news.clear()
 
+    async def changed(self, user: UserName, seconds: float) -> None:
+        """Return when one of the person's servers took a step, or after ``seconds``; a step between two calls may be missed."""
+        with self._broadcast.listen(user) as news, contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await news.wait()
+
     @contextlib.contextmanager
     def _attention(self, cluster: str) -> Iterator[None]:
         facts = self._clusters.get(cluster)
@@ -267,7 +274,8 @@ class HubService:
         if facts is None:
             return ServerView(row, describe(row, None, None, self._clock()))
         poller = facts.poller
-        return ServerView(row, describe(row, poller.last_good(row.id), poller.silent_since, self._clock()))
+        status = describe(row, poller.last_good(row.id), poller.silent_since, self._clock())
+        return ServerView(row, status, facts.title)
 
     # ------------------------------------------------ jobs and health
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import StrEnum
+from types import MappingProxyType
 
 from batchhub.core.errors import BadInput, ConfigError, InvalidForm
 from batchhub.core.limits import format_memory, format_walltime, over_limits, parse_memory, parse_walltime
@@ -22,7 +24,9 @@ STANDARD = ("partition", "cores", "memory", "walltime", "gpus", "gpu_type", "acc
 DEFAULT_TEXT_PATTERN = r"[A-Za-z0-9_.,:=/@+%-]*"
 MAX_TEXT = 256
 _FIELD_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+# Control characters, line ends, and the marks that turn the direction of text: a script would read otherwise than it runs.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+_OFF = frozenset({"", "0", "off", "false", "no"})
 
 
 class FieldKind(StrEnum):
@@ -36,9 +40,20 @@ class FieldKind(StrEnum):
     MEMORY = "memory"
 
 
+AMOUNTS: Mapping[str, FieldKind] = MappingProxyType(
+    {
+        "cores": FieldKind.NUMBER,
+        "memory": FieldKind.MEMORY,
+        "walltime": FieldKind.WALLTIME,
+        "gpus": FieldKind.NUMBER,
+    }
+)
+"""Standard fields that are kept as whole numbers, asked as this kind or as a CHOICE of such amounts."""
+
+
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One entry of a CHOICE field."""
+    """One entry of a CHOICE field. Of an amount (:data:`AMOUNTS`) ``value`` is the kept number as text."""
 
     value: str
     label: str = ""
@@ -72,7 +87,7 @@ class Field:
         if isinstance(value, bool):
             return "on" if value else ""
         if self.kind is FieldKind.WALLTIME:
-            return format_walltime(timedelta(seconds=float(value)))
+            return format_walltime(timedelta(seconds=float(value)), exact=True)
         if self.kind is FieldKind.MEMORY:
             return format_memory(int(value))
         return str(value)
@@ -104,19 +119,42 @@ def check_definition(asked: Field, where: str) -> None:
     place = f"{where}, field {asked.name!r}"
     if not _FIELD_NAME.fullmatch(asked.name):
         raise ConfigError(f"{place}: a field's name is lower-case letters, digits and '_', a letter first.")
+    _check_kind(asked, place)
     if asked.kind is FieldKind.CHOICE and not asked.choices and asked.name != "partition":
         raise ConfigError(f"{place}: a choice needs 'choices'.")
     if asked.minimum is not None and asked.maximum is not None and asked.minimum > asked.maximum:
         raise ConfigError(f"{place}: minimum {asked.minimum} is above maximum {asked.maximum}.")
+    if asked.max_length < 1:
+        raise ConfigError(f"{place}: max_length {asked.max_length} lets nothing in.")
     try:
         re.compile(asked.pattern)
     except re.error as error:
         raise ConfigError(f"{place}: pattern {asked.pattern!r} is not a regular expression: {error}.") from error
+    for choice in asked.choices:
+        _must_pass(asked, choice.value, f"{place}: choice {choice.value!r} could never be chosen")
     if asked.default is not None and asked.kind is not FieldKind.CHECKBOX:
-        try:
-            _read(asked, asked.shown(asked.default))
-        except BadInput as error:
-            raise ConfigError(f"{place}: the default does not pass the field's own check: {error}") from error
+        _must_pass(asked, asked.shown(asked.default), f"{place}: the default does not pass the field's own check")
+
+
+def _check_kind(asked: Field, place: str) -> None:
+    """The job's own fields mean something: an amount asked as free text would reach the scheduler unread."""
+    if asked.name not in STANDARD:
+        return
+    natural = AMOUNTS.get(asked.name)
+    fitting = {natural, FieldKind.CHOICE} if natural else {FieldKind.TEXT, FieldKind.CHOICE}
+    if asked.kind not in fitting:
+        raise ConfigError(f"{place}: kind {asked.kind.value!r} does not fit; {' or '.join(sorted(fitting))} does.")
+    if natural is FieldKind.NUMBER and not asked.whole:
+        raise ConfigError(f"{place}: 'whole' must be true, the scheduler gives no part of one.")
+
+
+def _must_pass(asked: Field, text: str, words: str) -> None:
+    try:
+        found = read(asked, text)
+    except BadInput as error:
+        raise ConfigError(f"{words}: {error}") from error
+    if found is None and text:
+        raise ConfigError(f"{words}: it is empty.")
 
 
 def with_queues(profile: Profile, queues: Sequence[QueueInfo]) -> Profile:
@@ -140,14 +178,15 @@ def check(
 ) -> dict[str, OptionValue]:
     """Read a submitted form: field name -> checked value, the fixed ones included.
 
-    Empty optional fields are left out, so that the scheduler's default applies. Raises InvalidForm with every bad field.
+    Empty optional fields are left out, so that the scheduler's default applies. Raises InvalidForm with every bad field; the errors
+    that no field is to blame for stand under the empty name.
     """
     values: dict[str, OptionValue] = {}
     errors: dict[str, str] = {}
     for asked in profile.fields:
         given = raw.get(asked.name, ())
         try:
-            value = _read(asked, given[-1] if given else "")
+            value = read(asked, given[-1] if given else "")
         except BadInput as error:
             errors[asked.name] = str(error)
         else:
@@ -155,13 +194,24 @@ def check(
                 values[asked.name] = value
     known = {asked.name for asked in profile.fields}
     values.update({name: value for name, value in profile.fixed.items() if name not in known})
-    for queue in queues:
-        if queue.name == values.get("partition", queue.name if queue.default else None):
-            for name, text in over_limits(queue, values).items():
-                errors.setdefault(name if name in known else "", text)
+    # Which limits hold is known only if the partition is: a refused one must not be judged by the default's.
+    queue = None if "partition" in errors else _queue_of(values.get("partition"), queues)
+    if queue is not None:
+        for name, text in over_limits(queue, values).items():
+            if name in known:
+                errors.setdefault(name, text)
+            else:
+                errors[""] = f"{errors.get('', '')} {text}".strip()
     if errors:
         raise InvalidForm(errors)
     return values
+
+
+def _queue_of(partition: OptionValue | None, queues: Iterable[QueueInfo]) -> QueueInfo | None:
+    """The queue a job goes to: the one that was chosen, else the cluster's default."""
+    if partition is None:
+        return next((queue for queue in queues if queue.default), None)
+    return next((queue for queue in queues if queue.name == partition), None)
 
 
 def _queue_label(queue: QueueInfo) -> str:
@@ -175,9 +225,10 @@ def _queue_label(queue: QueueInfo) -> str:
     return f"{queue.name} ({', '.join(facts)})" if facts else queue.name
 
 
-def _read(asked: Field, text: str) -> OptionValue | None:
+def read(asked: Field, text: str) -> OptionValue | None:
+    """One answer as typed, in the field's kept unit; ``None`` for an empty optional one. Raises BadInput."""
     if asked.kind is FieldKind.CHECKBOX:
-        return text not in {"", "0", "off", "false"}
+        return text.strip().lower() not in _OFF
     if _CONTROL.search(text):
         raise BadInput("Control characters and line breaks are not allowed here.")
     text = text.strip()
@@ -196,13 +247,24 @@ def _read(asked: Field, text: str) -> OptionValue | None:
     return _read_amount(asked, text)
 
 
-def _read_choice(asked: Field, text: str) -> str:
-    allowed = [choice.value for choice in asked.choices]
-    if allowed and text not in allowed:
-        raise BadInput(f"{text[:40]!r} is not offered; choose one of {', '.join(allowed[:20])}.")
-    if not allowed and not re.fullmatch(DEFAULT_TEXT_PATTERN, text):
-        raise BadInput(f"{text[:40]!r} is not a name: letters, digits and _.,:=/@+%- are allowed.")
-    return text
+def _read_choice(asked: Field, text: str) -> OptionValue:
+    allowed = {choice.value for choice in asked.choices}
+    natural = AMOUNTS.get(asked.name)
+    if not allowed:
+        if not re.fullmatch(DEFAULT_TEXT_PATTERN, text):
+            raise BadInput(f"{text[:40]!r} is not a name: letters, digits and _.,:=/@+%- are allowed.")
+        return text
+    if natural is None and text in allowed:
+        return text
+    if natural is not None:
+        if text in allowed and re.fullmatch(r"[0-9]{1,12}", text):
+            return int(text)
+        with suppress(BadInput):  # an address or a program may say 8h where the page says 28800
+            value = _read_amount(Field(asked.name, natural), text)
+            if str(value) in allowed:
+                return value
+    offered = ", ".join(choice.label or choice.value for choice in asked.choices[:20])
+    raise BadInput(f"{text[:40]!r} is not offered; choose one of {offered}.")
 
 
 def _read_amount(asked: Field, text: str) -> int | float:

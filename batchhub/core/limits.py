@@ -9,9 +9,10 @@ from datetime import timedelta
 from batchhub.core.errors import BadInput
 from batchhub.core.model import OptionValue, QueueInfo
 
-_CLOCK = re.compile(r"(?:(\d{1,3})-)?(\d{1,4}):([0-5]\d)(?::([0-5]\d))?")
-_UNITS = re.compile(r"(?:(\d{1,3})\s*d)?\s*(?:(\d{1,4})\s*h)?\s*(?:(\d{1,5})\s*m(?:in)?)?")
-_MEMORY = re.compile(r"(\d{1,7}(?:\.\d{1,3})?)\s*([MGT]?)(?:i?B)?", re.IGNORECASE)
+_FLAGS = re.ASCII | re.IGNORECASE
+_CLOCK = re.compile(r"(?:(\d{1,3})-)?(\d{1,5}):([0-5]\d)(?::([0-5]\d))?", _FLAGS)
+_UNITS = re.compile(r"(?:(\d{1,3})\s*d)?\s*(?:(\d{1,5})\s*h)?\s*(?:(\d{1,5})\s*m(?:in)?)?", _FLAGS)
+_MEMORY = re.compile(r"(\d{1,7}(?:\.\d{1,3})?)\s*([MGT]?)(?:i?B)?", _FLAGS)
 _MEBIBYTES = {"M": 1, "G": 1024, "T": 1024 * 1024}
 
 
@@ -36,11 +37,14 @@ def parse_walltime(text: str) -> timedelta:
     return found
 
 
-def format_walltime(value: timedelta) -> str:
-    """The shortest of the forms :func:`parse_walltime` reads, to the minute, rounded up."""
-    minutes = -(-int(value.total_seconds()) // 60)
-    days, rest = divmod(minutes, 24 * 60)
-    hours, minutes = divmod(rest, 60)
+def format_walltime(value: timedelta, *, exact: bool = False) -> str:
+    """The shortest of the forms :func:`parse_walltime` reads, to the minute, rounded up; ``exact`` shows odd seconds too (``0:01:30``)."""
+    total = -(-int(value.total_seconds()) // (1 if exact else 60)) * (1 if exact else 60)
+    minutes, seconds = divmod(total, 60)
+    hours, minutes = divmod(minutes, 60)
+    if seconds:
+        return f"{hours}:{minutes:02}:{seconds:02}"
+    days, hours = divmod(hours, 24)
     parts = [f"{number}{unit}" for number, unit in ((days, "d"), (hours, "h"), (minutes, "m")) if number]
     return " ".join(parts) or "0m"
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from batchhub.core.errors import BadInput
 
@@ -37,8 +37,7 @@ _SEPARATORS = re.compile(r"[/\\;]")
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 
 
-@dataclass(frozen=True, slots=True)
-class CanonicalPath:
+class CanonicalPath(NamedTuple):
     """A path in its one form: ``text`` is sent on, ``segments`` (decoded; an empty last one for a final ``/``) are matched."""
 
     text: str

@@ -2,42 +2,90 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from types import MappingProxyType
 
 from batchhub.core.limits import format_walltime
 from batchhub.core.model import JobReport, Observation, Outcome, Phase, Server, Truth, Want
 
-REASONS: dict[str, str] = {
-    "priority": "Jobs with a higher priority are ahead of yours.",
-    "resources": "Your job is next, but not enough cores, memory or GPUs are free yet.",
-    "dependency": "It waits for another job to end.",
-    "dependencyneversatisfied": "It waits for a job that can never end as demanded: it will never run.",
-    "begintime": "Its earliest start time has not come yet.",
-    "partitiontimelimit": "It asks for more time than the partition allows: it will never run as it is.",
-    "partitionnodelimit": "It asks for more nodes than the partition allows: it will never run as it is.",
-    "partitiondown": "The partition is closed for new starts at the moment.",
-    "partitioninactive": "The partition is closed at the moment.",
-    "reqnodenotavail": "The nodes it could run on are not available (often: reserved for maintenance).",
-    "reservation": "It waits for its reservation to begin.",
-    "licenses": "It waits for a licence.",
-    "badconstraints": "No node can ever fulfil what it asks for.",
-    "jobhelduser": "It was put on hold by its owner.",
-    "jobheldadmin": "It was put on hold by an administrator.",
-    "invalidaccount": "The account is not valid for this partition.",
-    "invalidqos": "The quality of service (QOS) is not valid.",
-    "nodedown": "A node it needs is down.",
-    "cleaning": "Its previous start is still being cleaned up.",
-}
-"""Slurm's reason codes (job_reason_codes.shtml), lower case, in words; limits are matched by prefix below."""
+_NEVER = "No node can ever fulfil what it asks for: it will never run as it is."
 
-_PREFIXES = (
-    ("qosgrp", "A limit of the QOS for all its users together is reached."),
-    ("qosmax", "A limit of the QOS for one user is reached."),
-    ("assocgrp", "A limit of your account for all its users together is reached."),
-    ("assocmax", "A limit of your account is reached."),
-    ("maxmemperlimit", "It asks for more memory than a limit allows."),
+REASONS: Mapping[str, str] = MappingProxyType(
+    {
+        "Priority": "Jobs with a higher priority are ahead of yours.",
+        "Resources": "Your job is next, but not enough cores, memory or GPUs are free yet.",
+        "Dependency": "It waits for another job to end.",
+        "DependencyNeverSatisfied": "It waits for a job that can never end as demanded: it will never run.",
+        "BeginTime": "Its earliest start time has not come yet.",
+        "PartitionTimeLimit": "It asks for more time than the partition allows: it will never run as it is.",
+        "PartitionNodeLimit": "It asks for more nodes than the partition allows: it will never run as it is.",
+        "PartitionDown": "The partition is closed for new starts at the moment.",
+        "PartitionInactive": "The partition is closed at the moment.",
+        "ReqNodeNotAvail": "The nodes it could run on are not available (often: reserved for maintenance).",
+        "Reservation": "It waits for its reservation to begin.",
+        "ReservationDeleted": "Its reservation is gone: it will never run as it is.",
+        "Licenses": "It waits for a licence.",
+        "BadConstraints": _NEVER,
+        "JobHeldUser": "It was put on hold by its owner.",
+        "JobHeldAdmin": "It was put on hold by an administrator.",
+        "JobHoldMaxRequeue": "It was put back too often and is on hold now.",
+        "JobArrayTaskLimit": "As many tasks of its array run as may run at once.",
+        "InvalidAccount": "The account is not valid for this partition.",
+        "InvalidQOS": "The quality of service (QOS) is not valid.",
+        "QOSNotAllowed": "The quality of service (QOS) is not allowed here.",
+        "QOSUsageThreshold": "The usage that its quality of service (QOS) allows is used up.",
+        "MaxMemPerLimit": "It asks for more memory than a limit allows: it will never run as it is.",
+        "NodeDown": "A node it needs is down.",
+        "Prolog": "The node is being prepared for it.",
+        "Cleaning": "Its previous start is still being cleaned up.",
+        "None": "The scheduler has not looked at it yet.",
+    }
 )
+"""Slurm's reason codes (job_reason_codes.shtml) in words. A comma or a colon and details may follow a code."""
+
+_REASON_FORMS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(form, re.IGNORECASE), text)
+    for form, text in (
+        # Slurm: the codes of limits are made of parts, and there are a hundred of them.
+        (r"QOSMax\w*PerJob", "It asks for more than its QOS allows for one job: it will never run as it is."),
+        (r"AssocMax\w*PerJob", "It asks for more than your account allows for one job: it will never run as it is."),
+        (r"QOSMin", "It asks for less than its QOS demands: it will never run as it is."),
+        (r"QOSGrp", "A limit of the QOS for all its users together is reached."),
+        (r"QOS(?:Max|JobLimit|ResourceLimit|TimeLimit)", "A limit of the QOS for one user is reached."),
+        (r"Assoc(?:iation)?Grp", "A limit of your account for all its users together is reached."),
+        (r"Assoc(?:iation)?(?:Max|JobLimit|ResourceLimit|TimeLimit)", "A limit of your account is reached."),
+        (r"launch failed requeued held", "It could not be started on a node and was put on hold."),
+        # PBS: the job's comment. Seen in the recordings, the rest by the scheduler's own table of messages.
+        (r"Can Never Run", _NEVER),
+        (r"Not Running: Queue not started", "The queue is not started: its administrators hold it back."),
+        (r"Not Running: .*\blimit\b", "A limit on running jobs is reached."),
+        (r"Not Running: Insufficient amount of \w*\s?resource: ncpus", "Not enough cores are free yet."),
+        (r"Not Running: Insufficient amount of \w*\s?resource: v?mem", "Not enough memory is free yet."),
+        (r"Not Running: Insufficient amount of \w*\s?resource: ngpus", "Not enough GPUs are free yet."),
+        (r"Not Running: (?:Insufficient amount|Not enough|No available)", "What it asks for is not free yet."),
+        (r"Not Running: .*(?:conflict with reservation|top job|starving)", "Other jobs or a reservation are ahead."),
+        (r"Not Running: .*(?:dedicated|prime)\s?time", "It would run into a time that is kept for other jobs."),
+        # LSF: sentences, several of them joined; those that say most come first.
+        (r".*never satisfied", "It waits for a job that can never end as demanded: it will never run."),
+        (r".*dependency condition not satisfied", "It waits for another job to end."),
+        (r".*queue (?:is|has been) inactivated", "The queue is closed at the moment."),
+        (r".*suspended by", "It was put on hold."),
+        (r".*specified start time", "Its earliest start time has not come yet."),
+        (r".*has reached .*(?:job slot )?limit", "A limit on running jobs is reached."),
+        (r".*limit .*has been reached", "A limit is reached."),
+        (r".*(?:requirements? for res|resource requirements? ).*not satisfied", "What it asks for is not free yet."),
+        (r".*(?:job slot limit reached|not enough (?:job )?(?:slots?|hosts|processors))", "Not enough cores are free."),
+        (r".*new job is waiting for scheduling", "The scheduler has not looked at it yet."),
+        (r".*just started a job recently", "A node takes its next job in a moment."),
+        (r".*closed by \w+ administrator", "Nodes it could run on are closed by their administrators."),
+    )
+)
+"""Reasons that are not one word of a list, by how they begin; the first that fits says it."""
+
+_CODE = re.compile(r"\(?([A-Za-z]+)\)?(?=$|[,:(])")
 
 OUTCOMES: dict[Outcome, str] = {
     Outcome.STOPPED: "Stopped as asked.",
@@ -70,15 +118,11 @@ class Status:
 
 def explain_reason(reason: str) -> str:
     """A scheduler's reason in words; empty if we have none, so that the page shows the scheduler's own alone."""
-    key = "".join(letter for letter in reason.lower() if letter.isalnum())
-    if key in REASONS:
-        return REASONS[key]
-    for prefix, text in (*_PREFIXES, *((known, text) for known, text in REASONS.items() if len(known) > 8)):
-        if key.startswith(prefix):
-            return text
-    if reason.startswith("Can Never Run"):
-        return "No node can ever fulfil what it asks for."
-    return ""
+    reason = reason.strip()
+    code = _CODE.match(reason)
+    if code and code[1] in REASONS:
+        return REASONS[code[1]]
+    return next((text for form, text in _REASON_FORMS if form.match(reason)), "")
 
 
 def describe(row: Server, seen: Observation | None, silent_since: datetime | None, now: datetime) -> Status:
@@ -145,9 +189,13 @@ def _queued(row: Server, job: JobReport | None) -> str:
 
 
 def _time_left(job: JobReport | None, seen: Observation | None, now: datetime) -> timedelta | None:
-    if job is None or seen is None or job.time_left is None:
+    if job is None or seen is None:
         return None
-    return max(timedelta(0), job.time_left - (now - seen.at))
+    if job.time_left is not None:
+        return max(timedelta(0), job.time_left - (now - seen.at))
+    if job.time_limit is not None and job.started is not None:
+        return max(timedelta(0), job.time_limit - (now - job.started))
+    return None
 
 
 def spell_time_left(left: timedelta | None) -> str:

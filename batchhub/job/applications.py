@@ -28,6 +28,7 @@ class Application:
     is set for it, a value of ``None`` removes the variable. ``ready_path`` and ``guard_path`` may hold ``{base_url}``: the first answers
     when it is up, the second is closed to strangers and opens with the token (empty: not checked). ``scheme`` is how it takes its
     token in the Authorization header; empty means that it has none. ``default_path`` is where people land, below the base URL.
+    ``hub_argv`` is added to its command and tells it where the hub is; ``{hub}``, ``{username}`` and ``{server}`` may stand in it.
     ``strip_prefix``: it knows nothing of the base URL, the proxy has to take it off. ``ready_timeout`` is in seconds.
     """
 
@@ -41,6 +42,7 @@ class Application:
     scheme: str = "token"
     default_path: str = ""
     strip_prefix: bool = False
+    hub_argv: tuple[str, ...] = ()
     ready_timeout: float = 300.0
 
     def check(self) -> None:
@@ -72,9 +74,14 @@ class Application:
         ports: tuple[int, int] | None = None,
         callback_url: str = "",
         env: Mapping[str, str | None] = NO_ENV,
+        username: str = "",
+        server: str = "",
     ) -> bytes:
         """``launch.json`` for a server at ``base_url``. ``env`` is the profile's and wins. Raises BadInput."""
         argv = self.socket_argv if socket else self.argv
+        if argv and username:
+            places = {"{hub}": "/hub/", "{username}": username, "{server}": server}
+            argv = (*argv, *(_fill(word, places) for word in self.hub_argv))
         if not argv:
             raise BadInput(f"{self.title} cannot listen on a {'Unix socket' if socket else 'port'}.")
         return handshake.launch_document(
@@ -90,6 +97,12 @@ class Application:
             ready_timeout=self.ready_timeout,
             callback_url=callback_url,
         )
+
+
+def _fill(word: str, places: Mapping[str, str]) -> str:
+    for place, value in places.items():
+        word = word.replace(place, value)
+    return word
 
 
 def _below(base_url: str, path: str, strip_prefix: bool) -> str:
@@ -116,6 +129,11 @@ JUPYTERLAB = Application(
     ready_path="{base_url}api",
     guard_path="{base_url}api/status",
     default_path="lab",
+    # What makes JupyterLab's own hub extension show "Hub Control Panel" and "Log Out" in its File menu.
+    hub_argv=(
+        "--ServerApp.tornado_settings={'page_config_data':"
+        "{'hubPrefix':'{hub}','hubHost':'','hubUser':'{username}','hubServerName':'{server}'}}",
+    ),
 )
 """The default. Its root directory is the directory it starts in: the job script's ``launch`` block sets the home directory."""
 

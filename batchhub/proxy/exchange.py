@@ -20,6 +20,7 @@ from batchhub.proxy.wire import CHUNKED, UNTIL_CLOSE, Refused, RequestHead, Resp
 if TYPE_CHECKING:
     from batchhub.proxy.downstream import Downstream
 
+log = logging.getLogger(__name__)
 access_log = logging.getLogger("batchhub.proxy.access")
 
 HEALTH = "/_chp_healthz"
@@ -176,6 +177,10 @@ class Exchange:
         except Unreachable as error:
             self.refuse(503, str(error))
             return
+        except Exception:  # as in _open
+            log.exception("A token for %s could not be checked.", route.path)
+            self.refuse(500, "The token could not be checked; the proxy's log has the details.")
+            return
         self._token_answer(route, user)
 
     def _token_answer(self, route: Route, user: str | None) -> None:
@@ -219,6 +224,12 @@ class Exchange:
             up = await context.opener.open(route.target, lambda: Upstream(route.target, context.pool, limit))
         except TunnelError as error:
             self._unreachable(route, error)
+            return
+        except Exception:  # whatever a tunnel of somebody's own raises, the client is answered
+            log.exception("A connection to %s could not be opened.", route.path)
+            self.refuse(
+                500, "The connection to this server failed in a way nobody foresaw; the proxy's log has the details."
+            )
             return
         if self.stage is Stage.ASKING:
             self._send(up)

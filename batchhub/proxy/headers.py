@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import NamedTuple
 
 from batchhub.core.errors import ConfigError
 from batchhub.core.tickets import COOKIE_NAME
@@ -37,6 +38,8 @@ _IDENTITY = frozenset(
 _LOOKALIKES = frozenset(
     name.replace(b"-", b"_") for name in _FORWARDED | _IDENTITY | {b"transfer-encoding", b"content-length"}
 ) | {b"proxy"}
+_OWNED_DROP = _HOP | {b"service-worker-allowed", b"clear-site-data"}
+"""What an application may not send: it shares its origin with the hub, and these would let it read or wipe the hub's pages."""
 _REQUEST_DROP = _HOP | _FORWARDED | _IDENTITY | _LOOKALIKES | {b"host"}
 
 
@@ -49,8 +52,7 @@ class Peer:
     trusted: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Forwarded:
+class Forwarded(NamedTuple):
     """The request as the outermost client made it, as far as is known."""
 
     client: bytes
@@ -175,10 +177,12 @@ def cookies(lines: Sequence[bytes], name: bytes, most: int = 4) -> list[str]:
 
 
 def response_lines(head: ResponseHead, *, framing: bytes, owned: bool, extra: bytes = b"") -> bytes:
-    """The head as it goes to the client. An application (``owned``) cannot set the hub's cookies."""
+    """The head as it goes to the client. An application (``owned``) cannot set the hub's cookies, nor act beyond its own path."""
     reason = head.reason or b"OK"
     lines = [b"HTTP/1.1 %d %b\r\n" % (head.status, reason)]
-    drop = _HOP if head.connection <= _ORDINARY else _HOP | (head.connection - {b"set-cookie"})
+    drop = _OWNED_DROP if owned else _HOP
+    if not head.connection <= _ORDINARY:
+        drop |= head.connection - {b"set-cookie"}
     for lower, name, value in head.headers:
         if lower in drop or (owned and lower == b"set-cookie" and value.lstrip().startswith(b"batchhub-")):
             continue

@@ -49,6 +49,7 @@ class Proxy:
         self._server: asyncio.Server | None = None
         self._api: HTTPServer | None = None
         self._ended = asyncio.Event()
+        self._serving = False
         self.public_port = settings.public_port
         self.api_port = settings.api_port
 
@@ -75,9 +76,12 @@ class Proxy:
             if settings.default_target:
                 book.add(read_route("/", {"target": settings.default_target, "hub": True}, self._clock()))
             await self._listen(context)
-        except OSError as error:
+        except BaseException as error:
             await self.close()
-            raise ConfigError(f"The proxy cannot start: {error}.") from error
+            if isinstance(error, OSError):
+                raise ConfigError(f"The proxy cannot start: {error}.") from error
+            raise
+        self._serving = True
         context.crew.spawn(book.keep(), "save routes")
         context.crew.spawn(self._watch(context), "watch time limits")
         log.info(
@@ -89,6 +93,7 @@ class Proxy:
 
     async def _listen(self, context: Context) -> None:
         settings = self._settings
+        tls = _tls(settings)
         # The control interface first: a second proxy fails on it before it takes a single client.
         family = socket.AF_INET6 if ":" in settings.api_host else socket.AF_INET
         control = socket.create_server((settings.api_host, settings.api_port), family=family, backlog=128)
@@ -98,7 +103,6 @@ class Proxy:
         )
         self._api.add_sockets([control])
         self.api_port = int(control.getsockname()[1])
-        tls = _tls(settings)
         if settings.public_socket is not None:
             settings.public_socket.unlink(missing_ok=True)
             self._server = await context.loop.create_unix_server(
@@ -148,6 +152,7 @@ class Proxy:
             await context.crew.close()
             context.pool.close()
             await asyncio.sleep(0)  # the connections' ends are told in the loop's next turn
+        if context is not None and self._serving:  # one that never served must not write over another's file
             try:
                 await context.book.flush()
             except OSError as error:

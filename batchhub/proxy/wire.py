@@ -8,8 +8,9 @@ module's business; it only says how they are framed.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import httptools
 
@@ -22,6 +23,8 @@ _BARE = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)|\n[\t ]|\x00")
 _HOST = re.compile(rb"[A-Za-z0-9.\-_~%]+(?::[0-9]{0,5})?|\[[0-9A-Fa-f:.]+\](?::[0-9]{0,5})?")
 _ABSOLUTE = re.compile(rb"https?://([^/?#@]+)(.*)", re.IGNORECASE | re.DOTALL)
 _LENGTH = re.compile(rb"[0-9]{1,18}")
+
+_DECISIVE = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"upgrade"})
 
 Header = tuple[bytes, bytes, bytes]
 """Lower-case name, name as it came, value."""
@@ -40,8 +43,7 @@ class Refused(HubError):
         self.code = code
 
 
-@dataclass(frozen=True, slots=True)
-class RequestHead:
+class RequestHead(NamedTuple):
     """A request's first part. ``length`` is the body's, or :data:`CHUNKED`.
 
     ``path`` is as it came, without ``query`` (which holds its ``?``). ``upgrade`` is the protocol asked for, lower-case, or empty.
@@ -67,8 +69,7 @@ class RequestHead:
         return [value for lower, _, value in self.headers if lower == name]
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseHead:
+class ResponseHead(NamedTuple):
     """A response's first part. ``length`` is the body's, or :data:`CHUNKED` or :data:`UNTIL_CLOSE`."""
 
     status: int
@@ -120,10 +121,11 @@ def parse_request(head: bytes) -> RequestHead:
     if method in {b"CONNECT", b"TRACE"}:
         raise Refused(405, "CONNECT and TRACE are not offered here.")
     minor = int(version[2])
-    connection = _connection(seen.headers)
-    host, path, query = _target(seen.target, _host(seen.headers, minor))
-    length = _request_length(seen.headers, minor)
-    upgrade = _upgrade(seen.headers) if b"upgrade" in connection and minor and not length else b""
+    found = _decisive(seen.headers)
+    connection = _connection(found)
+    host, path, query = _target(seen.target, _host(found, minor))
+    length = _request_length(found, minor)
+    upgrade = _upgrade(found) if b"upgrade" in connection and minor and not length else b""
     return RequestHead(
         method, path, query, minor, host, seen.headers, length, not minor or b"close" in connection, upgrade, connection
     )
@@ -140,8 +142,9 @@ def parse_response(head: bytes, method: bytes) -> ResponseHead:
         version, status = parser.get_http_version(), parser.get_status_code()
         if version not in {"1.1", "1.0"} or not 100 <= status <= 599:
             raise Refused(502, f"it speaks HTTP/{version} with status {status}.")
-        connection = _connection(seen.headers)
-        length = _response_length(seen.headers, status, method)
+        found = _decisive(seen.headers)
+        connection = _connection(found)
+        length = _response_length(found, status, method)
     except httptools.HttpParserError as error:
         raise Refused(502, f"The application's answer cannot be read: {error}.") from error
     except Refused as error:
@@ -158,25 +161,30 @@ def _strict(head: bytes) -> None:
         )
 
 
-def _values(headers: list[Header], wanted: bytes) -> list[bytes]:
-    return [value for name, _, value in headers if name == wanted]
+def _decisive(headers: list[Header]) -> dict[bytes, list[bytes]]:
+    """The values of the headers that decide about framing and routing."""
+    found: dict[bytes, list[bytes]] = {}
+    for name, _, value in headers:
+        if name in _DECISIVE:
+            found.setdefault(name, []).append(value)
+    return found
 
 
-def _connection(headers: list[Header]) -> frozenset[bytes]:
-    lines = _values(headers, b"connection")
+def _connection(found: Mapping[bytes, list[bytes]]) -> frozenset[bytes]:
+    lines = found.get(b"connection")
     if not lines:
         return frozenset()
     return frozenset(word.strip().lower() for word in b",".join(lines).split(b","))
 
 
-def _upgrade(headers: list[Header]) -> bytes:
-    offered = b",".join(_values(headers, b"upgrade")).strip().lower()
+def _upgrade(found: Mapping[bytes, list[bytes]]) -> bytes:
+    offered = b",".join(found.get(b"upgrade", ())).strip().lower()
     # HTTP/2 by upgrade would carry requests past every check made here.
     return b"" if offered.startswith((b"h2", b"http", b"tls")) or b"," in offered else offered
 
 
-def _host(headers: list[Header], minor: int) -> bytes:
-    hosts = _values(headers, b"host")
+def _host(found: Mapping[bytes, list[bytes]], minor: int) -> bytes:
+    hosts = found.get(b"host", [])
     if len(hosts) > 1:
         raise Refused(400, "The request has more than one Host header.")
     if not hosts:
@@ -200,8 +208,8 @@ def _target(target: bytes, host: bytes) -> tuple[bytes, bytes, bytes]:
     return host, path, mark + query
 
 
-def _request_length(headers: list[Header], minor: int) -> int:
-    lengths, codings = _values(headers, b"content-length"), _values(headers, b"transfer-encoding")
+def _request_length(found: Mapping[bytes, list[bytes]], minor: int) -> int:
+    lengths, codings = found.get(b"content-length", ()), found.get(b"transfer-encoding", ())
     if codings:
         if lengths or not minor or len(codings) > 1 or codings[0].lower() != b"chunked":
             raise Refused(
@@ -215,8 +223,8 @@ def _request_length(headers: list[Header], minor: int) -> int:
     return int(lengths[0])
 
 
-def _response_length(headers: list[Header], status: int, method: bytes) -> int:
-    lengths, codings = _values(headers, b"content-length"), _values(headers, b"transfer-encoding")
+def _response_length(found: Mapping[bytes, list[bytes]], status: int, method: bytes) -> int:
+    lengths, codings = found.get(b"content-length", ()), found.get(b"transfer-encoding", ())
     if codings and (lengths or len(codings) > 1 or codings[0].lower() != b"chunked"):
         raise Refused(502, "its Transfer-Encoding is not exactly 'chunked', or Content-Length is there as well.")
     if len(lengths) > 1 or (lengths and _LENGTH.fullmatch(lengths[0]) is None):

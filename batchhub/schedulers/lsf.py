@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from batchhub.core.errors import Unreachable
-from batchhub.core.model import JobId, JobReport, Listing, QueueInfo
+from batchhub.core.model import JobId, JobReport, JobState, Listing, QueueInfo
 from batchhub.core.ports import NO_ENVIRONMENT, Command, Completed, JobRequest
 from batchhub.schedulers.base import MAX_BAD_ROWS, PLAIN_ENV, SCRUB_LSF, check_ids
 from batchhub.schedulers.lsf_long import read_long
@@ -81,7 +81,11 @@ class Lsf:
         return self._ask("bjobs", "-u", "all", "-a", *self._form(), *check_ids(jobs, _ID))
 
     def read_status(self, done: Completed, jobs: Sequence[JobId]) -> Listing:
-        """What was seen. ``Job <ID> is not found`` makes an id gone, and exit status 255 is no obstacle to the rest."""
+        """What was seen. ``Job <ID> is not found`` makes an id gone, and exit status 255 is no obstacle to the rest.
+
+        openlava's table says EXIT of a failure, of a time limit and of a ``bkill`` alike: such a job counts as gone, so that
+        :meth:`accounting` is asked how it ended.
+        """
         said = require_bjobs(done)
         rows = read_rows(done.out)
         rows.gone |= said.gone
@@ -90,6 +94,9 @@ class Lsf:
         seen, gone = under_asked(rows, jobs)
         if not (rows.found or rows.gone or said.empty):
             raise Unreachable("bjobs named none of the jobs it was asked about, or nothing that can be read.")
+        if self.flavour == "openlava":
+            gone |= {job for job, report in seen.items() if report.state is JobState.FAILED}
+            seen = {job: report for job, report in seen.items() if job not in gone}
         return Listing(seen, gone, tuple(rows.bad[:MAX_BAD_ROWS]))
 
     def accounting(self, jobs: Sequence[JobId]) -> Command | None:

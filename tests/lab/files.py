@@ -29,7 +29,7 @@ def write_slurm(lab: SlurmLab) -> None:
     """slurm.conf, cgroup.conf and gres.conf."""
     storage = (
         f"AccountingStorageType=accounting_storage/slurmdbd\nAccountingStorageHost={lab.controller_host}\n"
-        f"AccountingStoragePort={lab.ports['dbd']}\n"
+        f"AccountingStoragePort={lab.ports['dbd']}\nAccountingStorageEnforce=associations\n"
         # With munge this is not a password but the socket of its daemon.
         f"AccountingStoragePass={lab.munge_socket}\n"
         if lab.accounting

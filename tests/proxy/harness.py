@@ -41,13 +41,18 @@ class PlainTunnel:
 
     def __init__(self) -> None:
         self.opened: list[tuple[Endpoint, str]] = []
-        self.fault = ""
+        self.fault = self.bug = ""
 
     async def open(self, handler: Callable[[], Any], endpoint: Endpoint, user: str) -> Any:
         if self.fault:
             raise TunnelError(self.fault)
         self.opened.append((endpoint, user))
-        _, made = await asyncio.get_running_loop().create_connection(handler, endpoint.host, endpoint.port)
+        if self.bug:
+            raise RuntimeError(self.bug)
+        try:
+            _, made = await asyncio.get_running_loop().create_connection(handler, endpoint.host, endpoint.port)
+        except OSError as error:
+            raise TunnelError(str(error)) from error
         return made
 
     def state(self) -> Mapping[str, str]:

@@ -159,6 +159,7 @@ def test_ownerless_routes_are_open() -> None:
 async def test_the_owner_passes_without_hub_credentials_and_with_the_servers_own(tmp_path: Path) -> None:
     answer = (
         b"HTTP/1.1 200 OK\r\nSet-Cookie: batchhub-session=evil; Path=/\r\nSet-Cookie: batchhub-access=x\r\nSet-Cookie: own=1\r\n"
+        b"Service-Worker-Allowed: /\r\nClear-Site-Data: \"*\"\r\n"
         b"Content-Length: 2\r\n\r\nok"
     )
     async with running(App(answer=answer)) as app, world(tmp_path) as w:
@@ -166,6 +167,7 @@ async def test_the_owner_passes_without_hub_credentials_and_with_the_servers_own
         cookies = f"{ticket_cookie()}; batchhub-session=s; a=1; batchhub-xsrf=x; b=2;batchhub-access=y"
         status, headers, _ = await w.get("/user/alice/x?token=t", cookies, "Authorization: token of-the-hub")
         assert (status, headers["set-cookie"]) == (200, "own=1")
+        assert not {"service-worker-allowed", "clear-site-data"} & set(headers)
         request = app.requests[0]
         assert request.target == "/user/alice/x?token=t"
         assert request.header("authorization") == "token of-the-server"

@@ -310,6 +310,18 @@ async def test_no_route_no_server_no_hub(tmp_path: Path) -> None:
         assert b"no tunnel of kind" in (await w.get("/u"))[2]
 
 
+async def test_a_tunnel_that_fails_in_its_own_way_still_gets_the_client_an_answer(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with world(tmp_path) as w:
+        w.tunnel.bug = "secret detail"
+        w.route("/t", 1, tunnel={"cluster": "c1", "kind": "login", "account": "alice"})
+        status, _, body = await w.get("/t")
+        assert status == 500
+        assert b"secret detail" not in body
+        assert "secret detail" in caplog.text
+
+
 async def test_tunnels_are_given_the_account_and_the_endpoint(tmp_path: Path) -> None:
     async with running(App()) as app, world(tmp_path) as w:
         where = {"host": "127.0.0.1", "port": app.port, "socket": ""}

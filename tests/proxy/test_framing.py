@@ -102,8 +102,12 @@ def test_until_close() -> None:
         b"1\r\nabc",
         b"1\r\na\n0\r\n",
         b"1" * 17 + b"\r\n",
-    ]
-    + [b"0\r\n bad\r\n\r\n", b"0\r\nx\r\n\r\n", b"1;" + b"x" * 5000, b"0\r\n" + b"A: b\r\n" * 65, b"1;\x00\r\n"],
+        b"0\r\n bad\r\n\r\n",
+        b"0\r\nx\r\n\r\n",
+        b"1;" + b"x" * 5000,
+        b"0\r\n" + b"A: b\r\n" * 65,
+        b"1;\x00\r\n",
+    ],
 )
 def test_bad_chunks(raw: bytes) -> None:
     with pytest.raises(Refused):

@@ -293,7 +293,6 @@ def test_no_jobs_is_an_answer(words: str) -> None:
     ("name", "job", "state"),
     [
         ("poll_running_a_w", "237", JobState.RUNNING),
-        ("poll_finished_exit3_w", "237", JobState.FAILED),
         ("poll_cancelled_pending_w", "239", JobState.CANCELLED),
         ("host_down_poll_after_cancel_w", "354", JobState.UNKNOWN),
         ("mbatchd_down_job_submitted_before_w", "458", JobState.COMPLETED),
@@ -304,6 +303,14 @@ def test_no_jobs_is_an_answer(words: str) -> None:
 def test_recorded_states(name: str, job: str, state: JobState) -> None:
     _, done = recorded("openlava", name)
     assert LAVA.read_status(done, ids(job)).jobs[JobId(job)].state is state
+
+
+def test_how_openlava_s_exit_came_about_is_asked_of_accounting() -> None:
+    """Its table has one word for a failure, a time limit and a kill."""
+    _, done = recorded("openlava", "poll_finished_exit3_w")
+    listing = LAVA.read_status(done, ids("237"))
+    assert listing.gone == {"237"}
+    assert not listing.jobs
 
 
 def test_all_rows_where_nobody_is_asked_about() -> None:

@@ -161,6 +161,9 @@ class FakeHub(HubService):
         rows = [row for row in self.rows.values() if row.alive or not live_only]
         return [self.view(row) for row in rows[offset : offset + limit]], len(rows)
 
+    async def changed(self, user, seconds):
+        await asyncio.sleep(seconds)
+
     async def watch(self, user: UserName, name: str) -> AsyncIterator[ServerView]:
         self.watchers += 1
         try:

@@ -118,4 +118,4 @@ class OwnServersApi(Stream):
                 shown = state
                 yield {"state": state, "servers": [brief(view) for view in views]}
             moving = any(view.server.alive and view.server.phase is not Phase.READY for view in views)
-            await asyncio.sleep(poll if moving else poll * CALM)
+            await hub.changed(self.me.name, poll if moving else poll * CALM)

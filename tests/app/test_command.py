@@ -1,0 +1,159 @@
+"""Configuration and its mistakes: a sentence that says what would be right, exit status 2, never a traceback."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+
+def test_help_is_a_page_one_can_read(shell) -> None:
+    shown = shell("--help")
+    assert shown.returncode == 0
+    lines = shown.stdout.splitlines()
+    assert lines[0] == "Usage: batchhub [options]"
+    assert len(lines) < 50
+    assert max(map(len, lines)) <= 120
+    for command in ("hub", "proxy", "stop", "demo", "render", "db", "config", "hash-password"):
+        assert re.search(rf"^  {command} +[A-Z].*\.$", shown.stdout, re.MULTILINE)
+    for option in ("-f, --config=FILE", "--log-level=LEVEL", "--state-dir=DIR", "--ip=ADDRESS", "--port=PORT"):
+        assert option in shown.stdout
+    assert "docs/configuration.md" in shown.stdout
+    assert "Equivalent to" not in shown.stdout
+
+
+def test_help_all_has_every_setting(inside) -> None:
+    shown = inside("--help-all").stdout
+    for setting in ("--Proxy.api_port=", "--Watching.accounting_patience=", "--PAMAuthenticator.service="):
+        assert setting in shown
+
+
+def test_a_commands_help(inside) -> None:
+    shown = inside("render", "--help").stdout
+    assert shown.startswith("Usage: batchhub render [options] [NAME=VALUE …]")
+    assert "--profile=NAME" in shown
+    assert "--port" not in shown
+    assert inside("help", "render").stdout == shown
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("--prot=1", "--prot: there is no such option; did you mean '--port'?"),
+        ("config --prot 1", "--prot: there is no such option; did you mean '--port'?"),
+        ("-x", "-x: there is no such option"),
+        ("--Proxy.prot=1", "--Proxy.prot: there is no such setting; did you mean 'port'?"),
+        ("--Proxi.port=1", "--Proxi: there is no such section; did you mean 'Proxy'?"),
+        ("hub --Command.log_word=x", "--Command.log_word: there is no such setting; did you mean 'log_words'?"),
+        ("config --Proxy.port=abc", "'abc'"),
+        ("config --log-level=loud", "--log-level=loud: one of debug, info, warning, error is expected."),
+        ("config --config=nowhere.py", "The configuration file nowhere.py does not exist."),
+        ("rendre", "There is no command 'rendre'; did you mean 'render'?"),
+        ("--log-level=info render", "The command comes first: batchhub render"),
+        ("db upgarde", "batchhub db upgrade, or batchhub db revision."),
+        ("config --BatchHub.authenticator_class=pamm", "'pamm' is not known; did you mean 'pam'?"),
+        ("config --BatchHub.authenticator_class=os:path", "is not an Authenticator class"),
+        ("config --BatchHub.authenticator_class=no.such:Thing", "cannot be imported"),
+    ],
+)
+def test_a_mistake_on_the_command_line(inside, words: str, sentence: str) -> None:
+    inside.config()
+    done = inside(*words.split())
+    assert sentence in done.stderr
+    assert done.stderr.startswith("batchhub: ")
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+    assert done.returncode == (1 if words == "db upgarde" else 2)
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("c.Proxy.prot = 1", "c.Proxy.prot: there is no such setting; did you mean 'port'?"),
+        ("c.Proxi.port = 1", "c.Proxi: there is no such section; did you mean 'Proxy'?"),
+        ("c.BatchHub.statedir = 'x'", "did you mean 'state_dir'?"),
+        ("c.DictionaryAuthenticator.allowed_user = {'a'}", "did you mean 'allowed_users'?"),
+        ("c.Proxy.port = 'abc'", "port"),
+        ("c.Watching.fast = 0.01", "at least 0.2"),
+        ("def (", "batchhub_config.py, line 6: invalid syntax."),
+        ("1 / 0", "batchhub_config.py, line 6: ZeroDivisionError: division by zero"),
+        ("import nothing_like_it", "ModuleNotFoundError: No module named 'nothing_like_it'"),
+        ("c.BatchHub.clusters = {}", "No cluster is configured"),
+        ("c.BatchHub.clusters = {'x': {'scheduler': 'slrum'}}", "'slrum' is not known; did you mean 'slurm'?"),
+        ("c.BatchHub.clusters = {'x': {'schduler': 'slurm'}}", "did you mean 'scheduler'?"),
+        ("c.BatchHub.clusters = {'x': {'scheduler_options': {'bindir': 'x'}}}", "did you mean 'bin_dir'?"),
+        ("c.BatchHub.profiles = [{'name': 'lab', 'titel': 'x'}]", "did you mean 'title'?"),
+        ("c.BatchHub.template_dirs = ['/nowhere']", "template_dirs: /nowhere is not a directory"),
+        ("c.BatchHub.site_file = '/nowhere.toml'", "/nowhere.toml cannot be read: No such file or directory."),
+    ],
+)
+def test_a_mistake_in_the_file(inside, line: str, sentence: str) -> None:
+    inside.config(line)
+    done = inside("config", "--check")
+    assert sentence in done.stderr
+    assert done.stderr.startswith("batchhub: ")
+    assert done.returncode == 2
+
+
+def test_mistakes_in_the_sites_toml(inside) -> None:
+    inside.config('c.BatchHub.site_file = "site.toml"')
+    for text, sentence in (
+        ("[clusters", "site.toml: "),
+        ("[cluster.a]\n", "unknown setting 'cluster'; did you mean 'clusters'?"),
+        ("[clusters.here]\n", "cluster 'here' is both in c.BatchHub.clusters and in site.toml"),
+    ):
+        inside.file("site.toml", text)
+        done = inside("config")
+        assert sentence in done.stderr
+        assert done.returncode == 2
+
+
+def test_the_generated_file_is_read_without_change(inside) -> None:
+    generated = inside("config", "--generate")
+    assert generated.returncode == 0
+    compile(generated.stdout, "batchhub_config.py", "exec")
+    for setting in ("# c.Proxy.port = 8000", "# c.BatchHub.db_url = ''", "# c.PAMAuthenticator.service = 'login'"):
+        assert setting in generated.stdout
+    assert generated.stdout.count("# c.PAMAuthenticator.admin_users") + generated.stdout.count("# c.Authenticator.admin_users") >= 1
+    assert "c.Application." not in generated.stdout
+    inside.file("batchhub_config.py", generated.stdout + "\nc.BatchHub.clusters = {'here': {'scheduler': 'local'}}\n")
+    assert inside("config", "--check").stdout.endswith("1 clusters, 1 profiles; nothing is wrong.\n")
+
+
+def test_the_command_line_stands_above_the_file(inside) -> None:
+    inside.config("c.BatchHub.authenticator_class = 'pamm'")
+    assert inside("config", "--BatchHub.authenticator_class=pam").returncode == 0
+
+
+def test_an_authenticator_of_the_sites_own_is_known_by_its_section(inside) -> None:
+    inside.config(
+        """
+from batchhub.auth.base import Authenticator
+from traitlets import Unicode
+class Ours(Authenticator):
+    door = Unicode().tag(config=True)
+    async def authenticate(self, handler, data):
+        return None
+c.BatchHub.authenticator_class = Ours
+c.Ours.door = "front"
+"""
+    )
+    assert inside("config").returncode == 0
+    inside.config((inside.home / "batchhub_config.py").read_text() + "c.Ours.dor = 'x'\n")
+    assert "c.Ours.dor: there is no such setting; did you mean 'door'?" in inside("config").stderr
+
+
+def test_a_mistake_in_a_process_of_its_own(shell) -> None:
+    shell.config("c.Proxy.prot = 1")
+    done = shell("hub")
+    assert re.fullmatch(r"batchhub: \S+/batchhub_config.py: c.Proxy.prot: .*'port'\?\n", done.stderr)
+    assert done.returncode == 2
+
+
+def test_a_password_is_hashed_from_stdin(shell) -> None:
+    done = shell("hash-password", stdin="correct horse\n")
+    assert done.stdout.startswith("$argon2id$")
+    assert "correct" not in done.stdout
+    empty = shell("hash-password", stdin="\n")
+    assert "An empty password opens the hub to everybody." in empty.stderr
+    assert empty.returncode == 1

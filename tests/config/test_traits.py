@@ -1,0 +1,79 @@
+"""Every setting and its default, as a table: a change of one is a change here, seen by whoever reads it."""
+
+import os
+
+import pytest
+from traitlets import TraitError
+
+from batchhub.config.traits import CONCERNS, BatchHub, Watching
+
+TABLE = """
+BatchHub.applications = {}
+BatchHub.authenticator_class = 'pam'
+BatchHub.clusters = {}
+BatchHub.db_url = ''
+BatchHub.profiles = []
+BatchHub.site_file = ''
+BatchHub.template_dirs = []
+Hub.ip = '127.0.0.1'
+Hub.port = 8081
+Proxy.api_ip = '127.0.0.1'
+Proxy.api_port = 8001
+Proxy.https_in_front = False
+Proxy.ip = '0.0.0.0'
+Proxy.port = 8000
+Proxy.should_start = True
+Proxy.ssl_cert = ''
+Proxy.ssl_key = ''
+Proxy.trusted_proxies = []
+Pages.announcement = ''
+Pages.help_url = ''
+Pages.metrics_public = False
+Pages.title = 'BatchHub'
+Sessions.absolute_days = 14.0
+Sessions.idle_hours = 24.0
+Sessions.ticket_hours = 12.0
+Watching.accounting_patience = 60.0
+Watching.ceiling = 60.0
+Watching.confirmations = 2
+Watching.fast = 2.0
+Watching.slow = 20.0
+Starting.cancel_again = 15.0
+Starting.first_word = 10.0
+Starting.requeue_grace = 60.0
+Starting.start_timeout = 300.0
+"""
+
+
+def test_the_defaults_are_pinned() -> None:
+    found = [
+        f"{cls.__name__}.{name} = {getattr(cls(), name)!r}"
+        for cls in CONCERNS
+        for name in sorted(cls.class_own_traits(config=True))
+        if name != "state_dir"
+    ]
+    assert "\n".join(found) == TABLE.strip()
+
+
+def test_every_setting_says_what_it_is() -> None:
+    for cls in CONCERNS:
+        for name, trait in cls.class_own_traits(config=True).items():
+            assert trait.help.rstrip().endswith("."), f"{cls.__name__}.{name}"
+
+
+def test_the_state_directory_is_roots_or_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert BatchHub().state_dir == "/var/lib/batchhub"
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setenv("XDG_STATE_HOME", "/x")
+    assert BatchHub().state_dir == "/x/batchhub"
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.setenv("HOME", "/home/alice")
+    assert BatchHub().state_dir == "/home/alice/.local/state/batchhub"
+
+
+@pytest.mark.parametrize("name", ["fast", "slow", "ceiling"])
+def test_a_scheduler_is_not_asked_too_often(name: str) -> None:
+    with pytest.raises(TraitError, match=r"at least 0\.2"):
+        Watching(**{name: 0.1})
+    Watching(**{name: 0.2})

@@ -1,0 +1,165 @@
+"""What people are told: reasons, phases, outcomes, time left."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchhub.core.model import (
+    JobId,
+    JobReport,
+    JobState,
+    Observation,
+    Outcome,
+    Phase,
+    Server,
+    ServerId,
+    Truth,
+    UserName,
+    Want,
+)
+from batchhub.core.words import OUTCOMES, REASONS, describe, explain_reason, spell_time_left
+
+NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
+ROW = Server(ServerId("abcdefghij22"), UserName("alice"), "", "hpc", "lab", "alice", NOW, NOW)
+NEVER = "it will never run as it is"
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        # Slurm
+        ("Priority", "higher priority"),
+        ("Resources", "Your job is next"),
+        ("(Resources)", "Your job is next"),
+        ("DependencyNeverSatisfied", "will never run"),
+        ("Dependency", "waits for another job"),
+        ("ReqNodeNotAvail, UnavailableNodes:n[1-3]", "not available"),
+        ("ReqNodeNotAvail, May be reserved for other job", "not available"),
+        ("QOSMaxCpuPerUserLimit", "A limit of the QOS for one user"),
+        ("QOSMaxJobsPerUserLimit", "A limit of the QOS for one user"),
+        ("QOSMaxWallDurationPerJobLimit", NEVER),
+        ("QOSMinGRES", NEVER),
+        ("QOSGrpNodeLimit", "all its users together"),
+        ("AssocGrpCPUMinutesLimit", "your account for all its users together"),
+        ("AssocMaxJobsLimit", "A limit of your account is reached"),
+        ("AssocMaxWallDurationPerJobLimit", NEVER),
+        ("AssociationJobLimit", "A limit of your account is reached"),
+        ("MaxMemPerLimit", NEVER),
+        ("launch failed requeued held", "put on hold"),
+        ("None", "not looked at it yet"),
+        # PBS
+        ("Not Running: Insufficient amount of resource: ncpus ", "Not enough cores"),
+        ("Not Running: Insufficient amount of resource: mem (R: 8gb A: 1gb T: 16gb)", "Not enough memory"),
+        ("Not Running: Insufficient amount of queue resource: ngpus", "Not enough GPUs"),
+        ("Not Running: Insufficient amount of resource: scratch", "not free yet"),
+        ("Not Running: Not enough free nodes available", "not free yet"),
+        ("Can Never Run: Insufficient amount of resource: ncpus (R: 100 A: 6 T: 6)", NEVER),
+        ("Not Running: Queue not started.", "not started"),
+        ("Not Running: User has reached queue workq running job limit.", "limit on running jobs"),
+        ("Not Running: Job would conflict with reservation or top job", "ahead"),
+        # LSF
+        ("New job is waiting for scheduling: 1 host", "not looked at it yet"),
+        ("Job slot limit reached: 2 hosts", "Not enough cores"),
+        ("Job's resource requirements not satisfied: 1 host", "not free yet"),
+        ("Job requirements for reserving resource (mem) not satisfied: 4 hosts", "not free yet"),
+        ("The queue is inactivated by the administrator: 1 host", "queue is closed"),
+        ("Closed by LSF administrator: 1 host; Job slot limit reached: 2 hosts", "Not enough cores"),
+        ("The job was suspended by the user while pending: 1 host", "on hold"),
+        ("The job has a specified start time: 1 host", "earliest start"),
+        ("Job dependency condition not satisfied", "waits for another job"),
+        ("Dependency condition invalid or never satisfied", "will never run"),
+        ("User has reached the per-user job slot limit of the queue", "limit on running jobs"),
+        # nobody knows
+        ("", ""),
+        ("SomethingNew", ""),
+        ("Prioritysomething", ""),
+        ("Job run at Sun Nov 22 at 20:45 on (pbsn1:ncpus=2)", ""),
+    ],
+)
+def test_reasons_in_plain_words(reason: str, words: str) -> None:
+    found = explain_reason(reason)
+    assert words in found
+    assert bool(found) == bool(words)
+
+
+@given(st.text(max_size=200))
+def test_any_reason_is_explained_or_left_alone(reason: str) -> None:
+    assert explain_reason(reason) in {"", explain_reason(reason.strip())}
+
+
+def test_every_code_is_found_and_every_sentence_is_one() -> None:
+    for code, text in REASONS.items():
+        assert explain_reason(code) == text
+        assert explain_reason(f"{code}, and more") == text
+        assert text.endswith(".")
+        assert text[0].isupper()
+    assert set(OUTCOMES) == set(Outcome)
+
+
+def saw(state: JobState, **fields: object) -> Observation:
+    return Observation(Truth.SEEN, NOW, JobReport(JobId("7"), state, **fields))  # type: ignore[arg-type]
+
+
+def row(phase: Phase, **changes: object) -> Server:
+    return replace(ROW, phase=phase, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("server", "title", "sentence"),
+    [
+        (row(Phase.REQUESTED), "Requested", "about to be submitted"),
+        (row(Phase.REQUESTED, submit_tried=NOW), "Submitting", "its answer is awaited"),
+        (row(Phase.QUEUED), "Queued", "The job waits in the queue."),
+        (row(Phase.QUEUED, job_id=JobId("7")), "Queued", "Job 7 waits in the queue."),
+        (row(Phase.QUEUED, generation=2), "Queued", "put back by the scheduler"),
+        (row(Phase.STARTING, host="n1"), "Starting", "The job runs on n1; the application is starting."),
+        (row(Phase.STARTING), "Starting", "The job runs; the application is starting."),
+        (row(Phase.READY, host="n1"), "Ready", "It runs on n1."),
+        (row(Phase.STOPPING), "Ending", "ending the job"),
+        (row(Phase.READY, want=Want.DOWN), "Stopping", "being cancelled"),
+        (row(Phase.ENDED, outcome=Outcome.TIMED_OUT), "Timed out", "time limit"),
+        (row(Phase.ENDED, outcome=Outcome.FAILED, exit_code=3), "Failed", "It failed. Exit code 3."),
+        (row(Phase.ENDED, outcome=Outcome.COMPLETED, exit_code=0), "Completed", "without an error."),
+        (row(Phase.ENDED), "Failed", "It failed."),
+    ],
+)
+def test_every_phase_has_its_words(server: Server, title: str, sentence: str) -> None:
+    status = describe(server, None, None, NOW)
+    assert status.title == title
+    assert sentence in status.sentence
+    assert 0 <= status.progress <= 100
+
+
+def test_why_it_waits_is_explained_and_the_schedulers_own_words_stand_beside() -> None:
+    start = NOW + timedelta(hours=1)
+    status = describe(row(Phase.QUEUED), saw(JobState.PENDING, reason="Priority", estimated_start=start), None, NOW)
+    assert status.sentence == f"The job waits in the queue. {REASONS['Priority']}"
+    assert status.detail == "Priority"
+    assert status.estimated_start == start
+
+
+def test_silence_is_told_and_changes_nothing_else() -> None:
+    status = describe(row(Phase.READY), None, NOW, NOW + timedelta(minutes=1))
+    assert "has not answered since 12:00:00 UTC; nothing is changed" in status.sentence
+    assert status.title == "Ready"
+    assert status.silent_since == NOW
+    ended = describe(row(Phase.ENDED, outcome=Outcome.STOPPED), None, NOW, NOW)
+    assert ended.silent_since is None
+    assert "answered" not in ended.sentence
+
+
+def test_time_left_runs_down_between_two_questions() -> None:
+    seen = saw(JobState.RUNNING, time_left=timedelta(minutes=80))
+    later = NOW + timedelta(minutes=20)
+    assert describe(row(Phase.READY), seen, None, later).time_left == timedelta(hours=1)
+    assert describe(row(Phase.READY), seen, None, NOW + timedelta(days=1)).time_left == timedelta(0)
+    assert describe(row(Phase.QUEUED), seen, None, later).time_left is None
+    assert describe(row(Phase.READY), saw(JobState.RUNNING), None, later).time_left is None
+
+
+def test_time_left_is_spelt() -> None:
+    assert spell_time_left(timedelta(minutes=80)) == "1h 20m left"
+    assert spell_time_left(None) == ""
