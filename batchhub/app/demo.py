@@ -112,6 +112,9 @@ async def _stop_all(hub: Hub, user: UserName) -> None:
                 async for seen in hub.service.watch(user, view.server.name):
                     if not seen.server.alive:
                         break
+            for view in await hub.service.servers_of(user):
+                if view.server.directory:
+                    shutil.rmtree(view.server.directory, ignore_errors=True)
 
 
 def _config(home: Path, given: Config) -> str:

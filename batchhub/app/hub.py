@@ -209,6 +209,7 @@ class Hub:
         """Stop looking and listening. Jobs, the proxy and everybody's connections go on."""
         if self._server is not None:
             self._server.stop()
+            await self._server.close_all_connections()
         await self._tasks.close()
         await self._reconciler.close()
         for transport in self._transports.values():

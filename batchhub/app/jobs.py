@@ -80,17 +80,18 @@ class SiteJobBuilder:
     def endpoint(self, server: Server, connection: Connection) -> Endpoint:
         """Where to dial. The scheduler says which node it is; the job, whose owner may have written anything, says which port."""
         cluster = self._site.cluster(server.cluster)
-        host = cluster.node_address.replace("{host}", server.host)
+        named = server.host or "{host}" not in cluster.node_address
+        host = cluster.node_address.replace("{host}", server.host) if named else ""
         if cluster.node_networks:
             host = _believed(connection.addresses, cluster.node_networks) or host
         if not host:
             raise BadInput("The scheduler does not say which node the job runs on.")
         if connection.socket:
             return Endpoint(host, socket=connection.socket)
-        if cluster.ports is not None and not cluster.ports[0] <= connection.port <= cluster.ports[1]:
-            raise BadInput(
-                f"The job says it listens on port {connection.port}, outside of {cluster.ports[0]}-{cluster.ports[1]}."
-            )
+        # Without a range of the site's, at least never a service of the node's own.
+        low, high = cluster.ports or (1024, 65535)
+        if not low <= connection.port <= high:
+            raise BadInput(f"The job says it listens on port {connection.port}, outside of {low}-{high}.")
         return Endpoint(host, connection.port)
 
     def route(self, server: Server) -> RouteTarget:
@@ -108,7 +109,9 @@ class SiteJobBuilder:
             cluster=cluster.name,
             kind=cluster.tunnel_kind,
             account=server.account,
-            authorization=application.authorization(self.token(server, server.generation)),
+            authorization=application.authorization(
+                handshake.start_token(self.token(server, server.generation), server.nonce)
+            ),
         )
 
     def ready_path(self, server: Server) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import getpass
 import logging
 import sys
@@ -50,7 +51,18 @@ class ServingCommand(Command):
         hub = self.trait(traits.BatchHub)
         authenticator = load_authenticator(hub.authenticator_class)(parent=self)
         plan = plan_hub(self.trait, read_site(hub), self.state(), authenticator)  # type: ignore[arg-type]
-        asyncio.run(serve(plan))
+        try:
+            asyncio.run(serve(plan))
+        except OSError as error:
+            if error.errno not in _NO_LISTENING:
+                raise
+            where = f"{plan.listen[0]}:{plan.listen[1]}"
+            raise ConfigError(
+                f"The hub cannot listen on {where}: {error.strerror}. Does another hub run? Else set c.Hub.port."
+            ) from error
+
+
+_NO_LISTENING = frozenset({errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES})
 
 
 class HubCommand(ServingCommand):

@@ -220,9 +220,16 @@ class Reconciler:
                 "server %s: the submit may or may not have worked, the job will be looked for: %s", row.id, error
             )
             cluster.poller.wake()
-            return await self._say(row, str(error))
+            words, ended = str(error), self._clock()
+            row = await self._store.update(
+                row.id, lambda current: replace(current, submit_tried=ended, words=words), kind="unanswered"
+            )
+            self._broadcast.tell(row.id, row.user)
+            return row
+        # The command may have taken minutes: what was seen before its end, such as no job of this name, counts no more.
+        ended = self._clock()
         row = await self._store.update(
-            row.id, lambda current: replace(current, job_id=job_id, words=""), kind="submitted"
+            row.id, lambda current: replace(current, job_id=job_id, submit_tried=ended, words=""), kind="submitted"
         )
         log.info("server %s of %s is job %s on %s", row.id, row.user, job_id, row.cluster)
         cluster.poller.wake()
@@ -284,7 +291,7 @@ class Reconciler:
             return row
         try:
             endpoint = self._builder.endpoint(row, connection)
-            found = replace(row, endpoint=endpoint, generation=connection.generation)
+            found = replace(row, endpoint=endpoint, generation=connection.generation, nonce=connection.nonce)
             status = await self._routes.probe(self._builder.route(found), self._builder.ready_path(row))
         except BadInput as error:
             self.later(row.id, 5.0)
@@ -300,7 +307,14 @@ class Reconciler:
         def answered(current: Server) -> Server | None:
             if current.generation != row.generation or current.host != row.host or not current.alive:
                 return None
-            return replace(current, answered=now, endpoint=endpoint, generation=connection.generation, words="")
+            return replace(
+                current,
+                answered=now,
+                endpoint=endpoint,
+                generation=connection.generation,
+                nonce=connection.nonce,
+                words="",
+            )
 
         row = await self._store.update(row.id, answered, kind="answered")
         # An older route of this run, to its former node or with its former secret, must not count as published.

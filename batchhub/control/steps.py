@@ -21,6 +21,9 @@ def adopt(row: Server, seen: Observation | None) -> Server:
 
 def step(row: Server, seen: Observation | None, now: datetime, limits: Limits) -> tuple[Server, Decision]:
     """The row after this observation, and what to do then. The same row and observation give the same answer."""
+    if seen and seen.truth is Truth.GONE and row.submit_tried is not None and seen.at < row.submit_tried:
+        # Nobody knew the job before its submit command had ended; that says nothing about it now.
+        seen = None
     row = adopt(row, seen)
     saw = sight(row, seen, now, limits)
     decision = decide(row, saw)
@@ -41,7 +44,7 @@ def _with_facts(row: Server, saw: Sight, report: JobReport | None) -> Server:
     if report is None or saw not in {Sight.RUNNING, Sight.ANSWERING, Sight.OVERDUE}:
         return row
     if moved(row, report):
-        row = replace(row, answered=None, endpoint=None)
+        row = replace(row, answered=None, endpoint=None, nonce="")
     return replace(row, host=report.host or row.host, started=report.started or row.started)
 
 
@@ -49,9 +52,9 @@ def _enter(after: Server, before: Server, phase: Phase, now: datetime) -> Server
     after = replace(after, phase=phase, since=now)
     if phase is Phase.QUEUED and before.phase not in {Phase.REQUESTED, Phase.QUEUED}:
         # The scheduler took it back: the next start has its own secrets, node and start time.
-        return replace(after, generation=after.generation + 1, host="", started=None, answered=None, endpoint=None)
+        return replace(after, generation=after.generation + 1, host="", started=None, answered=None, endpoint=None, nonce="")
     if phase is Phase.STARTING and before.phase is Phase.READY:
-        return replace(after, answered=None, endpoint=None)
+        return replace(after, answered=None, endpoint=None, nonce="")
     return after
 
 
@@ -70,6 +73,7 @@ def _end(after: Server, saw: Sight, report: JobReport | None, now: datetime) -> 
         exit_code=report.exit_code if report and report.exit_code is not None else after.exit_code,
         words=words,
         endpoint=None,
+        nonce="",
         answered=None,
     )
 

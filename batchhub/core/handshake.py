@@ -88,6 +88,15 @@ def server_token(key: bytes, server_id: str, generation: int) -> str:
     return base64.urlsafe_b64encode(hmac.digest(key, message, hashlib.sha256)).rstrip(b"=").decode()
 
 
+def start_token(token: str, nonce: str) -> str:
+    """The secret of one start of the application: HMAC-SHA256 of the start's nonce under the run's secret, 43 characters.
+
+    ``launch.py`` computes the same. A job that was requeued starts with a new nonce, so what was sent to its former node by mistake
+    opens nothing on the new one, even if nobody had the time to write new secrets.
+    """
+    return base64.urlsafe_b64encode(hmac.digest(token.encode(), nonce.encode(), hashlib.sha256)).rstrip(b"=").decode()
+
+
 def launch_document(
     *,
     argv: Sequence[str],

@@ -209,7 +209,8 @@ class Server:
 
     ``account`` is the user name on the cluster. ``submit_tried`` is when a submit command was last begun (``None`` = never);
     with no ``job_id`` the job is looked up by ``job_name`` before anything is submitted again. ``generation`` counts the secrets
-    issued: a requeued job gets a new one. ``answered`` is when the application last began to answer; ``None`` = not in this run.
+    issued: a requeued job gets a new one. ``nonce`` is the one by which
+    the application's present start named itself; its secret is derived from it. ``answered`` is when the application last began to answer; ``None`` = not in this run.
     ``words`` is the newest sentence about this server for the person who owns it.
     """
 
@@ -231,6 +232,7 @@ class Server:
     generation: int = 1
     host: str = ""
     endpoint: Endpoint | None = None
+    nonce: str = ""
     started: datetime | None = None
     answered: datetime | None = None
     cancel_tried: datetime | None = None

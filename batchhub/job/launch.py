@@ -18,6 +18,8 @@ import base64
 import ctypes
 import errno
 import fcntl
+import hashlib
+import hmac
 import http.client
 import json
 import os
@@ -306,6 +308,7 @@ class Run:
         self.addresses = []  # type: List[str]
         self.launch = {}  # type: Dict[str, Any]
         self.generation = 0
+        self.run_token = ""
         self.token = ""
         self.held = None  # type: Optional[socket.socket]
         self.log_from = 0
@@ -339,7 +342,10 @@ class Run:
         """Read the documents and hand the token on in a file."""
         self.launch = read_document(self.directory, "launch.json")
         secrets = read_document(self.directory, "secrets.json", secret=True)
-        self.generation, self.token = int(secrets["generation"]), str(secrets["token"])
+        self.generation, self.run_token = int(secrets["generation"]), str(secrets["token"])
+        # Each start has a secret of its own, which the hub derives in the same way (core/handshake.py, start_token).
+        mark = hmac.new(self.run_token.encode("ascii"), self.nonce.encode("ascii"), hashlib.sha256).digest()
+        self.token = base64.urlsafe_b64encode(mark).rstrip(b"=").decode("ascii")
         write_file(self.directory, "token", self.token.encode("ascii"))  # no newline: Jupyter does not strip one
         self.resolver.start()  # name services can be slow
 
@@ -594,7 +600,7 @@ class Run:
         url = str(self.launch.get("callback_url") or "")
         if url.startswith(("http://", "https://")):
             body = json.dumps(document).encode("ascii")
-            threading.Thread(target=tell_hub, args=(url, body, self.token), daemon=True).start()
+            threading.Thread(target=tell_hub, args=(url, body, self.run_token), daemon=True).start()
 
     def until_ended(self) -> None:
         """Wait for the application's end. A stop is noted at once, should the scheduler's SIGKILL come before ours."""

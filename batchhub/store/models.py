@@ -91,6 +91,7 @@ class ServerRow(Base):
     endpoint_host: Mapped[str | None]
     endpoint_port: Mapped[int | None]
     endpoint_socket: Mapped[str | None]
+    nonce: Mapped[str]
     started: Mapped[datetime | None]
     answered: Mapped[datetime | None]
     cancel_tried: Mapped[datetime | None]

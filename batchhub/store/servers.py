@@ -27,7 +27,7 @@ _KEPT = ("id", "user", "name", "created")
 
 _PLAIN = (
     "id", "name", "cluster", "profile", "account", "created", "since", "want", "phase", "directory", "job_id",
-    "submit_tried", "submit_count", "generation", "host", "started", "answered", "cancel_tried", "outcome", "exit_code",
+    "submit_tried", "submit_count", "generation", "host", "nonce", "started", "answered", "cancel_tried", "outcome", "exit_code",
     "words", "log_tail", "ended",
 )  # fmt: skip
 """The fields whose column has the same name and form; a test holds that no field of Server is left out."""
@@ -208,6 +208,7 @@ def _read(row: ServerRow) -> Server:
         generation=row.generation,
         host=row.host,
         endpoint=endpoint,
+        nonce=row.nonce,
         started=row.started,
         answered=row.answered,
         cancel_tried=row.cancel_tried,

@@ -73,10 +73,12 @@ class MemoryCluster:
             )
             del self.jobs[job_id]
 
-    def listen(self, server: Server, port: int = 4711, generation: int | None = None) -> None:
+    def listen(
+        self, server: Server, port: int = 4711, generation: int | None = None, nonce: str = "0" * 32
+    ) -> None:
         found = generation or json.loads(self.files[f"{server.directory}/secrets.json"])["generation"]
         document = {"version": 1, "host": "n1", "addresses": [], "port": port, "socket": "", "pid": 1}
-        document |= {"nonce": "0" * 32, "generation": found, "time": 1.0}
+        document |= {"nonce": nonce, "generation": found, "time": 1.0}
         self.files[f"{server.directory}/connection.json"] = json.dumps(document).encode()
 
     # Dialect
@@ -263,7 +265,7 @@ class MemoryBuilder:
 
     def route(self, server: Server) -> RouteTarget:
         assert server.endpoint
-        token = self.token(server, server.generation)
+        token = f"{self.token(server, server.generation)}-{server.nonce}"
         return RouteTarget(server.path, server.endpoint, server.user, server.id, authorization=f"token {token}")
 
     def ready_path(self, server: Server) -> str:

@@ -12,7 +12,8 @@ from batchhub.control.reconciler import Cluster, Reconciler, ReconcilerSettings
 from batchhub.control.service import ClusterFacts, HubService, ServiceSettings
 from batchhub.core.errors import Conflict, Denied, InvalidForm, NotFound, SubmitRejected, Unreachable
 from batchhub.core.forms import Field, FieldKind, Profile
-from batchhub.core.model import JobId, JobState, Outcome, Phase, Server, UserName, Want
+from batchhub.core.model import JobId, JobState, Outcome, Phase, Server, Truth, UserName, Want
+from batchhub.core.ports import Command, Completed
 from batchhub.store.store import Store
 from tests.control.memory import T0, Clock, MemoryBuilder, MemoryCluster, MemoryRoutes, MemoryTransport
 
@@ -295,6 +296,38 @@ async def test_an_absent_job_is_submitted_again_only_after_a_while(world: World)
     assert row.job_id is not None
 
 
+@pytest.mark.parametrize("answered", [True, False])
+async def test_a_submit_slower_than_all_patience_is_not_repeated(
+    world: World, monkeypatch: pytest.MonkeyPatch, *, answered: bool
+) -> None:
+    """sbatch waits two minutes for a busy controller; meanwhile nobody knows the job's name, which proves nothing."""
+    begun, go, run = asyncio.Event(), asyncio.Event(), MemoryTransport.run
+
+    async def slow(self: MemoryTransport, command: Command, user: str | None = None) -> Completed:
+        if command.argv[0] == "submit" and not begun.is_set():
+            begun.set()
+            await go.wait()
+        return await run(self, command, user)
+
+    monkeypatch.setattr(MemoryTransport, "run", slow)
+    world.cluster.lose_answer = not answered
+    await world.service.spawn(ALICE, "", "lab", FORM)
+    await begun.wait()
+    for _ in range(12):
+        world.clock.move(10)
+        await world.poller.tick()
+    seen = world.poller.newest((await world.row()).id)
+    assert seen is not None
+    assert seen.truth is Truth.GONE
+    world.clock.move(1)
+    go.set()
+    await world.settle()
+    assert len(world.cluster.jobs) == 1
+    row = await world.tick(15)
+    assert (row.phase, row.job_id, row.submit_count) == (Phase.QUEUED, "101", 1)
+    assert len(world.cluster.jobs) == 1
+
+
 async def test_a_restart_follows_pending_and_running_without_submitting_or_cancelling(world: World) -> None:
     row = await world.ready()
     calls = world.cluster.count("submit")
@@ -334,6 +367,17 @@ async def test_requeue_and_start_elsewhere_with_fresh_secrets(world: World) -> N
     route = world.routes.routes["/user/alice/"]
     assert (route.endpoint.host, route.endpoint.port) == ("n2", 4712)
     assert route.authorization != first
+
+
+async def test_a_restart_between_two_looks_is_reached_with_the_new_starts_secret(world: World) -> None:
+    row = await world.ready()
+    world.clock.move(60)
+    world.cluster.run("n1")
+    world.cluster.listen(row, port=4713, nonce="f" * 32)
+    row = await world.tick()
+    row = await world.tick()
+    assert (row.phase, row.nonce, row.generation) == (Phase.READY, "f" * 32, 1)
+    assert world.routes.routes["/user/alice/"].endpoint.port == 4713
 
 
 async def test_a_node_that_cannot_be_reached_is_said_and_not_called_ready(world: World) -> None:

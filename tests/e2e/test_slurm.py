@@ -16,7 +16,7 @@ import pytest
 import requests
 from playwright.sync_api import expect
 
-from batchhub.core.handshake import server_token
+from batchhub.core.handshake import server_token, start_token
 from tests.e2e.parts import HubUnderTest, Person, browser, jupyter_for_everybody, python_config, wait_until
 from tests.lab.cluster import SlurmLab
 
@@ -72,6 +72,8 @@ def running_site(slurm_lab_accounting: SlurmLab, tmp_path_factory: pytest.TempPa
     config = python_config(
         {
             "BatchHub.authenticator_class": "pam",
+            "Watching.slow": 5.0,
+            "Watching.ceiling": 10.0,
             "PAMAuthenticator.allowed_users": {"alice", "bob"},
             "PAMAuthenticator.admin_users": {"bob"},
             "BatchHub.clusters": {"hpc": cluster},
@@ -163,7 +165,10 @@ def test_from_sign_in_to_a_kernel_on_a_node_nobody_else_can_reach(site) -> None:
 def no_secret_is_seen(hub: HubUnderTest, lab: SlurmLab, directory: Path, number: str, more: list[str]) -> None:
     """Grep what other people, schedulers and logs can see for every secret of this server."""
     key = bytes.fromhex((hub.state / "servers.key").read_text().strip())
-    secrets = [server_token(key, directory.name, 1), *more]
+    run = server_token(key, directory.name, 1)
+    nonce = json.loads((directory / "connection.json").read_text())["nonce"]
+    assert (directory / "token").read_text() == start_token(run, nonce), "searching for something that is not the secret"
+    secrets = [run, start_token(run, nonce), *more]
     secrets += [path.read_text().strip() for path in hub.state.glob("*.key")]
     seen = {
         "ps": subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout,
@@ -313,12 +318,11 @@ def test_a_job_cancelled_outside_and_a_requeued_one_are_told_as_what_they_are(si
         (number,) = jobs(lab)
         first = job_directory("alice")
         secret = (first / "token").read_text()
-        lab.requeue(number)
+        lab.admin("scontrol", "requeuehold", number)
         page = alice.context.new_page()
         page.goto(f"{hub.url}/hub/home")
         expect(page.get_by_text("put back by the scheduler").first).to_be_visible(timeout=60_000)
-        # Slurm lets a requeued job rest for a while; its owner need not wait in a test.
-        lab.admin("scontrol", "update", f"JobId={number}", "StartTime=now")
+        lab.admin("scontrol", "release", number)
         page.goto(f"{hub.url}/hub/spawn-pending/alice")
         page.wait_for_url("**/user/alice/**", timeout=120_000)
         page.wait_for_selector("#jp-main-dock-panel", timeout=60_000)

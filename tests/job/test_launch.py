@@ -151,7 +151,7 @@ def test_starts_answers_and_ends(job: Job) -> None:
     assert (found.host, found.socket, found.generation) == (socket.gethostname(), "", 1)
     names = {path.name: stat.S_IMODE(path.stat().st_mode) for path in job.directory.iterdir()}
     assert {names[name] for name in ("connection.json", "token", "secrets.json")} == {0o600}
-    assert (job.directory / "token").read_text() == TOKEN
+    assert (job.directory / "token").read_text() == handshake.start_token(TOKEN, found.nonce)
     process.terminate()
     record = job.exit(process)
     assert record.word == "stopped by SIGTERM"
@@ -164,9 +164,10 @@ def test_nothing_secret_in_argv_or_log(job: Job) -> None:
     job.write(job.app())
     process = job.start()
     found = job.connection(process)
+    both = (TOKEN, handshake.start_token(TOKEN, found.nonce))
     for pid in (process.pid, found.pid):
-        assert TOKEN not in Path(f"/proc/{pid}/cmdline").read_text()
-    assert TOKEN not in job.log()
+        assert not any(secret in Path(f"/proc/{pid}/cmdline").read_text() for secret in both)
+    assert not any(secret in job.log() for secret in both)
 
 
 def test_an_application_that_fails_says_so(job: Job) -> None:
@@ -347,9 +348,9 @@ def test_a_requeued_job_starts_over_with_new_secrets(job: Job) -> None:
     (job.directory / "exit.json").write_text("{}")
     job.write(job.app(), generation=2, token=fresh)
     second = job.start()
-    wait_for(lambda: (job.directory / "token").read_text() == fresh)
     wait_for(lambda: old.nonce.encode() not in _read(job.directory / "connection.json"))
     new = job.connection(second)
+    assert (job.directory / "token").read_text() == handshake.start_token(fresh, new.nonce)
     assert (new.generation, new.nonce != old.nonce) == (2, True)
     assert not (job.directory / "exit.json").exists()
 
@@ -464,14 +465,15 @@ def test_jupyterlab(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, k
         assert "lets anybody in" in job.exit(process).word
         return
     found = job.connection(process)
+    secret = handshake.start_token(TOKEN, found.nonce)
     if kind == "port":
         base = f"http://127.0.0.1:{found.port}/user/alice"
         assert get(f"{base}/api") == 200
         assert get(f"{base}/api/status") == 403
-        assert get(f"{base}/api/status", TOKEN) == 200
-    assert TOKEN not in job.log()
+        assert get(f"{base}/api/status", secret) == 200
+    assert not any(word in job.log() for word in (TOKEN, secret))
     for cmdline in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
-            assert TOKEN.encode() not in cmdline.read_bytes()
+            assert not any(word.encode() in cmdline.read_bytes() for word in (TOKEN, secret))
     process.terminate()
     assert job.exit(process).word == "stopped by SIGTERM"

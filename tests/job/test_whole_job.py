@@ -83,7 +83,7 @@ def test_from_template_to_exit_record(tmp_path: Path, monkeypatch: pytest.Monkey
         wait_for(lambda: (directory / "connection.json").exists() or state().terminal)
         found = handshake.read_connection((directory / "connection.json").read_bytes())
         request = urllib.request.Request(f"http://127.0.0.1:{found.port}/user/alice/api/contents")
-        request.add_header("Authorization", JUPYTERLAB.authorization(token))
+        request.add_header("Authorization", JUPYTERLAB.authorization(handshake.start_token(token, found.nonce)))
         with urllib.request.urlopen(request, timeout=10) as answer:
             listed = {item["name"] for item in json.loads(answer.read())["content"]}
         assert {"job", "spool"} <= listed  # it starts in the home directory

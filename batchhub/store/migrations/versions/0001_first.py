@@ -108,6 +108,7 @@ def _servers() -> None:
         sa.Column("endpoint_host", sa.Text()),
         sa.Column("endpoint_port", sa.Integer()),
         sa.Column("endpoint_socket", sa.Text()),
+        sa.Column("nonce", sa.Text(), nullable=False),
         sa.Column("started", _TIME),
         sa.Column("answered", _TIME),
         sa.Column("cancel_tried", _TIME),

@@ -1,0 +1,108 @@
+"""`batchhub render` and `batchhub db`."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+from contextlib import closing
+
+import pytest
+
+PROFILES = """
+c.BatchHub.clusters = {
+    "slurm": {}, "pbs": {"scheduler": "pbs"}, "torque": {"scheduler": "torque"}, "lsf": {"scheduler": "lsf"},
+    "here": {"scheduler": "local"},
+}
+c.BatchHub.profiles = [
+    {"name": name, "cluster": name, "fields": {"cores": {"max": 8}, "walltime": {"max": "1d"}, "memory": {},
+     "partition": {"default": "batch"}, "gpus": {"max": 2}, "account": {}, "course": {"choices": ["none", "ml"]}},
+     "prologue": "module load python"}
+    for name in ("slurm", "pbs", "torque", "lsf", "here")
+]
+"""
+
+
+@pytest.mark.parametrize(
+    ("profile", "lines"),
+    [
+        ("slurm", ["#SBATCH --cpus-per-task=4", "#SBATCH --time=08:00:00", "#SBATCH --partition=batch"]),
+        ("pbs", ["#PBS -l walltime=08:00:00", "ncpus=4", "#PBS -q batch"]),
+        ("torque", ["#PBS -l walltime=08:00:00", "ppn=4", "#PBS -q batch"]),
+        ("lsf", ["#BSUB -W 480", "#BSUB -n 4", "#BSUB -q batch"]),
+        ("here", []),
+    ],
+)
+def test_the_script_that_would_be_submitted(inside, profile: str, lines: list[str]) -> None:
+    inside.config(PROFILES)
+    done = inside("render", f"--profile={profile}", "--user=alice", "--home=/h/alice/", "cores=4", "walltime=8h", "gpus=1")
+    assert done.stderr == ""
+    assert done.returncode == 0
+    for line in [*lines, "module load python", "/h/alice/.batchhub/jobs/preview22222"]:
+        assert line in done.stdout
+    shell = subprocess.run(["bash", "-n"], input=done.stdout, text=True, capture_output=True, check=False)
+    assert shell.returncode == 0, shell.stderr
+
+
+def test_the_first_profile_and_its_defaults(inside) -> None:
+    inside.config(PROFILES)
+    done = inside("render", "--user=alice")
+    assert "#SBATCH" in done.stdout
+    assert "/home/alice/.batchhub" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["cores=99"], "cores: At most 8; 99 is too much."),
+        (["cores=99", "walltime=8"], "walltime: '8' is not a time"),
+        (["corez=1"], "'corez=1': NAME=VALUE is expected, with a field of profile 'slurm': "),
+        (["cores"], "'cores': NAME=VALUE is expected"),
+        (["account=a;id"], "account: 'a;id' does not have the expected form"),
+        (["--profile=slrum"], "There is no profile 'slrum'; did you mean 'slurm'?"),
+    ],
+)
+def test_what_the_form_would_refuse_is_refused(inside, words: list[str], sentence: str) -> None:
+    inside.config(PROFILES)
+    done = inside("render", *words)
+    assert sentence in done.stderr
+    assert done.stdout == ""
+    assert done.returncode in {1, 2}
+
+
+def test_a_sites_template_is_used_and_its_faults_are_named(inside) -> None:
+    inside.config(PROFILES + "c.BatchHub.template_dirs = ['mine']\n")
+    (inside.home / "mine").mkdir()
+    template = inside.home / "mine" / "slurm.sh.j2"
+    template.write_text("{% extends 'batchhub/slurm.sh.j2' %}{% block directives %}{{ super() }}#SBATCH --comment=ours\n{% endblock %}")
+    assert "#SBATCH --comment=ours" in inside("render").stdout
+    template.write_text("#!/bin/bash\n#SBATCH --time={{ runtme }}\n")
+    for command in ("render", "config"):
+        done = inside(command)
+        assert "runtme" in done.stderr
+        assert "slurm.sh.j2" in done.stderr
+        assert done.returncode == 2
+
+
+def test_a_new_database_is_made_and_kept(inside) -> None:
+    inside.config()
+    assert inside("db", "revision").stdout == "The database is empty.\n"
+    made = inside("db", "upgrade").stdout
+    assert made.startswith("The database is at revision 0001")
+    assert inside("db", "upgrade").stdout == made
+    assert inside("db", "revision").stdout.strip() in made
+
+
+def test_somebody_elses_database_is_left_alone(inside) -> None:
+    inside.config("c.BatchHub.db_url = 'sqlite:///theirs.sqlite'")
+    with closing(sqlite3.connect(inside.home / "theirs.sqlite")) as database:
+        database.execute("CREATE TABLE accounts (id INTEGER)")
+    done = inside("db", "upgrade")
+    assert "holds tables that are not BatchHub's" in done.stderr
+    assert done.returncode == 2
+
+
+def test_a_database_address_that_cannot_be_read(inside) -> None:
+    inside.config("c.BatchHub.db_url = 'postgres://hub:geheim@'")
+    done = inside("db", "upgrade")
+    assert done.returncode in {1, 2}
+    assert "geheim" not in done.stderr + done.stdout
