@@ -33,6 +33,9 @@ test: $(VENV)/.test
 	@tests/install-debian
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+# Most tests wait for daemons and browsers, so three at a time keep two cores busy. One file is one worker's: labs are shared within it.
+PYTEST_ARGS ?= -n 3 --dist loadfile
+
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -71,11 +71,26 @@ def read_site(traits: BatchHub) -> Site:
     )
     for cluster in read:
         make_dialect(cluster)
+    for profile in found:
+        _check_reachable(profile, known[profile.application], next(c for c in read if c.name == profile.cluster))
     directories = tuple(Path(name) for name in traits.template_dirs)
     for directory in directories:
         if not directory.is_dir():
             raise ConfigError(f"c.BatchHub.template_dirs: {directory} is not a directory.")
     return Site(read, found, known, directories)
+
+
+def _check_reachable(profile: Profile, application: Application, cluster: ClusterSettings) -> None:
+    """What could be started but never entered is an error now, not a minute after somebody's job began."""
+    place = f"profile {profile.name!r}: application {application.name!r}"
+    if application.strip_prefix:
+        raise ConfigError(
+            f"{place} cannot serve below a path of its own, and this version's proxy does not take the path off."
+        )
+    if not application.argv and cluster.scheduler != "local":
+        raise ConfigError(
+            f"{place} listens on a Unix socket, which no tunnel of this version reaches on another machine."
+        )
 
 
 def _toml(path: Path) -> dict[str, Any]:

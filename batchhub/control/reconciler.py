@@ -299,7 +299,7 @@ class Reconciler:
         except Unreachable as error:
             self.later(row.id, max(1.0, self._reach_pause(row)))
             return await self._say(row, f"The application runs, but cannot be reached yet: {error}")
-        if status >= 500:
+        if status >= 400:
             self.later(row.id, 1.0)
             return await self._say(row, f"The application answers with an error so far (HTTP {status}).")
         now = self._clock()

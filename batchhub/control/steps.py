@@ -21,8 +21,7 @@ def adopt(row: Server, seen: Observation | None) -> Server:
 
 def step(row: Server, seen: Observation | None, now: datetime, limits: Limits) -> tuple[Server, Decision]:
     """The row after this observation, and what to do then. The same row and observation give the same answer."""
-    if seen and seen.truth is Truth.GONE and row.submit_tried is not None and seen.at < row.submit_tried:
-        # Nobody knew the job before its submit command had ended; that says nothing about it now.
+    if seen and _before_its_submit_ended(row, seen):
         seen = None
     row = adopt(row, seen)
     saw = sight(row, seen, now, limits)
@@ -38,6 +37,12 @@ def step(row: Server, seen: Observation | None, now: datetime, limits: Limits) -
     if decision.phase is Phase.ENDED and row.phase is not Phase.ENDED:
         after = _end(after, saw, report, now)
     return after, decision
+
+
+def _before_its_submit_ended(row: Server, seen: Observation) -> bool:
+    """Whether nobody knew the job at a time when its submit command still ran: that says nothing about it now."""
+    absent = seen.truth is Truth.GONE and seen.report is None
+    return absent and row.submit_tried is not None and seen.at < row.submit_tried
 
 
 def _with_facts(row: Server, saw: Sight, report: JobReport | None) -> Server:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from importlib import resources
 
 from batchhub.core import handshake
 
 
+@cache
 def launcher_source() -> bytes:
-    """The text of ``launch.py``, to be copied into each job's directory."""
+    """The text of ``launch.py``, to be copied into each job's directory; the one this process started with, also after an upgrade."""
     return resources.files("batchhub.job").joinpath("launch.py").read_bytes()
 
 

@@ -114,7 +114,11 @@ def test_the_generated_file_is_read_without_change(inside) -> None:
     compile(generated.stdout, "batchhub_config.py", "exec")
     for setting in ("# c.Proxy.port = 8000", "# c.BatchHub.db_url = ''", "# c.PAMAuthenticator.service = 'login'"):
         assert setting in generated.stdout
-    assert generated.stdout.count("# c.PAMAuthenticator.admin_users") + generated.stdout.count("# c.Authenticator.admin_users") >= 1
+    assert (
+        generated.stdout.count("# c.PAMAuthenticator.admin_users")
+        + generated.stdout.count("# c.Authenticator.admin_users")
+        >= 1
+    )
     assert "c.Application." not in generated.stdout
     inside.file("batchhub_config.py", generated.stdout + "\nc.BatchHub.clusters = {'here': {'scheduler': 'local'}}\n")
     assert inside("config", "--check").stdout.endswith("1 clusters, 1 profiles; nothing is wrong.\n")

@@ -22,7 +22,16 @@ PROFILE = Profile(
     "lab", "hpc", prologue="module load b", epilogue="echo own", environment={"A": "profile"}, directives=("--nice=5",)
 )
 SERVER = Server(
-    ServerId("abcdefghij22"), UserName("alice"), "", "hpc", "lab", "alice_hpc", NOW, NOW, host="n1.cluster", generation=3
+    ServerId("abcdefghij22"),
+    UserName("alice"),
+    "",
+    "hpc",
+    "lab",
+    "alice_hpc",
+    NOW,
+    NOW,
+    host="n1.cluster",
+    generation=3,
 )
 SAID = Connection("liar.example.org", ("10.1.2.3", "192.168.0.9"), 40000, "", 7, "a" * 32, 3, NOW)
 
@@ -123,7 +132,9 @@ def test_a_name_that_is_gone_from_the_configuration() -> None:
 
 
 def test_options_become_the_scripts_values() -> None:
-    cluster = hpc(prologue="module load a", epilogue="echo all", environment={"A": "cluster", "B": "b"}, python="/opt/python3")
+    cluster = hpc(
+        prologue="module load a", epilogue="echo all", environment={"A": "cluster", "B": "b"}, python="/opt/python3"
+    )
     options = {
         "partition": "gpu",
         "cores": 4,
@@ -153,7 +164,13 @@ def test_options_become_the_scripts_values() -> None:
 
 def test_what_was_not_asked_is_the_schedulers_to_decide() -> None:
     context = _context(SERVER, hpc(), PROFILE, "/h", "/h/d")
-    assert (context.partition, context.nprocs, context.memory_mib, context.walltime, context.gpus) == ("", 1, None, None, 0)
+    assert (context.partition, context.nprocs, context.memory_mib, context.walltime, context.gpus) == (
+        "",
+        1,
+        None,
+        None,
+        0,
+    )
 
 
 def test_lsfs_unit_of_memory_comes_from_the_dialects_options() -> None:

@@ -34,7 +34,9 @@ c.BatchHub.profiles = [
 )
 def test_the_script_that_would_be_submitted(inside, profile: str, lines: list[str]) -> None:
     inside.config(PROFILES)
-    done = inside("render", f"--profile={profile}", "--user=alice", "--home=/h/alice/", "cores=4", "walltime=8h", "gpus=1")
+    done = inside(
+        "render", f"--profile={profile}", "--user=alice", "--home=/h/alice/", "cores=4", "walltime=8h", "gpus=1"
+    )
     assert done.stderr == ""
     assert done.returncode == 0
     for line in [*lines, "module load python", "/h/alice/.batchhub/jobs/preview22222"]:
@@ -73,7 +75,9 @@ def test_a_sites_template_is_used_and_its_faults_are_named(inside) -> None:
     inside.config(PROFILES + "c.BatchHub.template_dirs = ['mine']\n")
     (inside.home / "mine").mkdir()
     template = inside.home / "mine" / "slurm.sh.j2"
-    template.write_text("{% extends 'batchhub/slurm.sh.j2' %}{% block directives %}{{ super() }}#SBATCH --comment=ours\n{% endblock %}")
+    template.write_text(
+        "{% extends 'batchhub/slurm.sh.j2' %}{% block directives %}{{ super() }}#SBATCH --comment=ours\n{% endblock %}"
+    )
     assert "#SBATCH --comment=ours" in inside("render").stdout
     template.write_text("#!/bin/bash\n#SBATCH --time={{ runtme }}\n")
     for command in ("render", "config"):

@@ -15,7 +15,9 @@ def test_the_least() -> None:
 
 
 def test_what_follows_from_what_is_said() -> None:
-    clusters = read_clusters({"a": {"transport": "ssh", "ssh": SSH}, "b": {"scheduler": "local"}, "c": {"tunnel": "login"}})
+    clusters = read_clusters(
+        {"a": {"transport": "ssh", "ssh": SSH}, "b": {"scheduler": "local"}, "c": {"tunnel": "login"}}
+    )
     assert [cluster.tunnel_kind for cluster in clusters] == ["login", "direct", "login"]
     assert clusters[1].bind_address == "127.0.0.1"
     assert clusters[0].ssh is not None

@@ -56,7 +56,9 @@ def test_choices() -> None:
 
 
 def test_choices_of_amounts_are_kept_as_amounts() -> None:
-    fields = asked(walltime={"choices": ["1h", "8h"], "default": "8h"}, cores={"choices": [1, 4]}, memory={"choices": ["2G"]})
+    fields = asked(
+        walltime={"choices": ["1h", "8h"], "default": "8h"}, cores={"choices": [1, 4]}, memory={"choices": ["2G"]}
+    )
     assert fields["walltime"].choices == (Choice("3600", "1h"), Choice("28800", "8h"))
     assert fields["walltime"].default == "28800"
     assert [choice.value for choice in fields["cores"].choices] == ["1", "4"]
@@ -75,7 +77,9 @@ def test_own_fields() -> None:
 
 
 def test_fixed() -> None:
-    (profile,) = read({"name": "lab", "fields": {}, "fixed": {"walltime": "8h", "memory": "4G", "cores": "2", "own": True}})
+    (profile,) = read(
+        {"name": "lab", "fields": {}, "fixed": {"walltime": "8h", "memory": "4G", "cores": "2", "own": True}}
+    )
     assert profile.fixed == {"walltime": 28800, "memory": 4096, "cores": 2, "own": True}
 
 
@@ -99,15 +103,24 @@ def test_fixed() -> None:
         ({"name": "lab", "fields": {"cores": {"kind": "txt"}}}, "kind 'txt' is not one of choice, number, text"),
         ({"name": "lab", "fields": {"cores": {"kind": "text"}}}, "kind 'text' does not fit; choice or number does"),
         ({"name": "lab", "fields": {"cores": {"max": 4, "default": 5}}}, "At most 4; 5 is too much."),
-        ({"name": "lab", "fields": {"walltime": {"max": "8"}}}, "field 'walltime', max: '8' is not an amount: '8' is not a time"),
-        ({"name": "lab", "fields": {"memory": {"default": "much"}}}, "field 'memory', default: 'much' is not an amount"),
+        (
+            {"name": "lab", "fields": {"walltime": {"max": "8"}}},
+            "field 'walltime', max: '8' is not an amount: '8' is not a time",
+        ),
+        (
+            {"name": "lab", "fields": {"memory": {"default": "much"}}},
+            "field 'memory', default: 'much' is not an amount",
+        ),
         ({"name": "lab", "fields": {"course": {"choices": []}}}, "'choices' is a list of values"),
         ({"name": "lab", "fields": {"course": {"choices": {}}}}, "'choices' is a list of values"),
         ({"name": "lab", "fields": {"course": {"choices": "ab"}}}, "'choices' is a list of values"),
         ({"name": "lab", "fields": {"course": {"choices": ["a", "a"]}}}, "a choice is there twice"),
         ({"name": "lab", "fields": {"course": {"choices": ["a"], "default": "b"}}}, "'b' is not offered"),
         ({"name": "lab", "fields": {"course": {"kind": "text", "choices": ["a"]}}}, "'choices' are for kind 'choice'"),
-        ({"name": "lab", "fields": {"course": {"max": 4}}}, "only a number, a walltime or memory has limits, not a text"),
+        (
+            {"name": "lab", "fields": {"course": {"max": 4}}},
+            "only a number, a walltime or memory has limits, not a text",
+        ),
         ({"name": "lab", "fields": {"course": {"label": 4}}}, "field 'course'.label: 4 is not of type str."),
         ({"name": "lab", "fields": {"course": {"required": "yes"}}}, "required: 'yes' is not of type bool."),
         ({"name": "lab", "fields": {"course": {"pattern": "("}}}, "is not a regular expression"),

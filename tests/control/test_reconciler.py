@@ -398,6 +398,17 @@ async def test_a_node_that_cannot_be_reached_is_said_and_not_called_ready(world:
     assert world.cluster.jobs == {}
 
 
+async def test_an_application_that_does_not_take_its_secret_is_not_called_ready(world: World) -> None:
+    await world.spawn()
+    world.cluster.run()
+    world.routes.status = 403
+    row = await world.tick()
+    world.cluster.listen(row)
+    row = await world.tick()
+    assert row.phase is Phase.STARTING
+    assert "HTTP 403" in row.words
+
+
 async def test_stop_while_the_scheduler_is_silent_is_done_when_it_answers(world: World) -> None:
     await world.ready()
     world.cluster.down = True

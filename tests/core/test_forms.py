@@ -266,12 +266,14 @@ def test_any_form_gives_only_checked_values_or_errors_at_its_fields(raw: dict[st
     choice = Field("x", FieldKind.CHOICE, choices=(Choice("a"),))
     asked = profile(PARTITION, CORES, MEMORY, WALLTIME, ACCOUNT, choice, Field("on", FieldKind.CHECKBOX))
     names = {field.name for field in asked.fields}
+    values: dict[str, OptionValue] = {}
+    errors: set[str] = set()
     try:
         values = check(asked, raw, (SHORT, LONG))
     except InvalidForm as error:
-        assert set(error.fields) <= names
-        return
-    assert set(values) <= names
+        errors = set(error.fields)
+    assert bool(values) != bool(errors)
+    assert values.keys() | errors <= names
     for value in values.values():
         assert isinstance(value, (bool, int, float)) or re.fullmatch(DEFAULT_TEXT_PATTERN, value)
 

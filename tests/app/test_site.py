@@ -1,0 +1,80 @@
+"""A site's configuration as a whole: what is found at start and never later."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from batchhub.app.site import load_authenticator, load_extension, make_dialect, read_site
+from batchhub.auth.dictionary import DictionaryAuthenticator
+from batchhub.config.clusters import ClusterSettings
+from batchhub.config.traits import BatchHub
+from batchhub.core.errors import ConfigError
+
+SOCKET = {"argv": [], "socket_argv": ["app", "--socket={socket}"], "scheme": ""}
+
+
+def site(**settings: Any) -> Any:
+    return read_site(BatchHub(**{"clusters": {"hpc": {}}, **settings}))
+
+
+def test_the_least_is_one_profile_with_jupyterlab() -> None:
+    found = site()
+    assert [(profile.name, profile.cluster, profile.application) for profile in found.profiles] == [
+        ("jupyterlab", "hpc", "jupyterlab")
+    ]
+    assert found.profile("jupyterlab") is found.profiles[0]
+    assert found.cluster("hpc").scheduler == "slurm"
+
+
+def test_several_clusters_and_no_profile_start_on_the_first() -> None:
+    assert site(clusters={"a": {}, "b": {}}).profiles[0].cluster == "a"
+
+
+def test_toml_and_traits_are_added_up(tmp_path) -> None:
+    file = tmp_path / "site.toml"
+    file.write_text('[clusters.b]\nscheduler = "pbs"\n[[profiles]]\nname = "two"\ncluster = "b"\n')
+    found = site(site_file=str(file), profiles=[{"name": "one", "cluster": "hpc"}])
+    assert [profile.name for profile in found.profiles] == ["one", "two"]
+    assert [cluster.name for cluster in found.clusters] == ["hpc", "b"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"clusters": {}}, "No cluster is configured"),
+        ({"applications": {"x": 1}}, "application 'x': a table is expected."),
+        ({"applications": {"x": {"agrv": ["a"]}}}, "application 'x': unknown setting 'agrv'; did you mean 'argv'?"),
+        ({"profiles": [{"name": "p", "application": "jupyterlap"}]}, "did you mean 'jupyterlab'?"),
+        ({"profiles": [{"name": "p", "application": "code-server"}]}, "cannot serve below a path of its own"),
+        (
+            {"applications": {"x": SOCKET}, "profiles": [{"name": "p", "application": "x"}]},
+            "listens on a Unix socket, which no tunnel of this version reaches",
+        ),
+    ],
+)
+def test_what_cannot_work_is_said_at_start(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        site(**settings)
+    assert words in str(caught.value)
+
+
+def test_a_socket_on_this_machine_is_fine() -> None:
+    here = {"here": {"scheduler": "local"}}
+    found = site(clusters=here, applications={"x": SOCKET}, profiles=[{"name": "p", "application": "x"}])
+    assert found.applications["x"].socket_argv
+
+
+def test_extensions_by_name_by_path_and_not_at_all() -> None:
+    assert load_extension("batchhub.authenticators", "dictionary", "here") is DictionaryAuthenticator
+    assert load_authenticator("batchhub.auth.dictionary:DictionaryAuthenticator") is DictionaryAuthenticator
+    assert load_authenticator(DictionaryAuthenticator) is DictionaryAuthenticator
+    for wrong in ("dictionry", "no.such:Thing", "os:nothing", "os:path", 7):
+        with pytest.raises(ConfigError, match=r"authenticator_class"):
+            load_authenticator(wrong)
+
+
+def test_a_dialects_options_are_checked() -> None:
+    with pytest.raises(ConfigError, match="scheduler_options: unknown setting 'bindir'; did you mean 'bin_dir'"):
+        make_dialect(ClusterSettings("hpc", scheduler_options={"bindir": "x"}))
