@@ -44,7 +44,9 @@ def test_no_module_keeps_state_of_its_own() -> None:
 
 
 def test_nothing_of_a_developers_machine_is_committed() -> None:
-    marks = [re.compile(mark) for mark in (r"/wor" + r"k/main", r"\.\./sha" + r"red", r"/tmp" + r"/w/", r"bash" + r"_jobs")]
+    marks = [
+        re.compile(mark) for mark in (r"/wor" + r"k/main", r"\.\./sha" + r"red", r"/tmp" + r"/w/", r"bash" + r"_jobs")
+    ]
     for path in tracked():
         try:
             text = path.read_text()

@@ -242,10 +242,10 @@ async def serve(
     started: Callable[[Hub], None] = lambda _: None,
     ending: Callable[[Hub], Awaitable[None]] = _nothing,
 ) -> None:
-    """Run until SIGTERM or SIGINT; ``started`` is called when the hub listens, ``ending`` before it stops to."""
+    """Run until SIGTERM, SIGINT or SIGHUP (the terminal was closed); ``started`` is called when the hub listens, ``ending`` before it stops to."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
     async with running_hub(plan) as hub:
         log.info("the hub listens on %s:%d", *plan.listen)

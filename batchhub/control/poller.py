@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from batchhub.control.ports import ServerStore
 from batchhub.core.errors import HubError, Unreachable
 from batchhub.core.model import JobId, JobReport, Observation, Phase, QueueInfo, Server, ServerId, Truth, Want
-from batchhub.core.ports import Clock, Dialect, Transport
+from batchhub.core.ports import Clock, Command, Dialect, Transport
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,8 @@ class PollerSettings:
     ``fast`` while somebody waits in front of a page, or a server starts or stops; else ``slow``; failures double the pause up to ``ceiling``.
     ``confirmations`` good answers must lack a job before accounting is asked. ``accounting_patience`` is how long a job that left
     the queue may lack a final record. ``find_after`` is how long after a submit without an answer the job is first looked for by
-    name, ``absent_after`` when it may be called absent. ``batch`` is the most ids in one command.
+    name, ``absent_after`` when it may be called absent. ``batch`` is the most ids in one command, ``single_records``
+    the most jobs a tick whose records are asked for one by one, where accounting cannot be asked for several.
     """
 
     fast: float = 2.0
@@ -39,6 +40,7 @@ class PollerSettings:
     find_after: float = 12.0
     absent_after: float = 40.0
     batch: int = 4000
+    single_records: int = 20
     inspect_every: float = 300.0
 
 
@@ -199,26 +201,35 @@ class Poller:
         """The jobs are not in the queue any more, by the scheduler's own word; ask how they ended."""
         asked_at = self._clock()
         jobs = [row.job_id for row in rows if row.job_id is not None]
-        command = self._dialect.accounting(jobs)
+        questions = self._accounting_questions(jobs)
         records: dict[JobId, JobReport] = {}
         word = ""
-        if command is not None:
+        for command, asked in questions:
             try:
-                records = dict(self._dialect.read_accounting(await self._transport.run(command), jobs))
+                records.update(self._dialect.read_accounting(await self._transport.run(command), asked))
             except Unreachable as error:
                 word = str(error)
                 log.warning("cluster %s: accounting does not answer: %s", self.cluster, error)
+                break
         for row in rows:
             assert row.job_id is not None
             record = records.get(row.job_id)
             if record is not None and record.state.terminal:
                 self._missing.pop(row.id, None)
                 self._put(row.id, Observation(Truth.GONE, asked_at, record))
-            elif command is None or self._waited(row.id, asked_at):
+            elif not questions or self._waited(row.id, asked_at):
                 self._missing.pop(row.id, None)
                 self._put(row.id, Observation(Truth.GONE, asked_at))
             else:
                 self._put(row.id, Observation(Truth.UNKNOWN, asked_at, word=word or "its end is not recorded yet"))
+
+    def _accounting_questions(self, jobs: Sequence[JobId]) -> list[tuple[Command, Sequence[JobId]]]:
+        """One for all, or, where the dialect's records can only be asked so, one for each of a few; none where it has no records."""
+        for_all = self._dialect.accounting(jobs)
+        if for_all is not None:
+            return [(for_all, jobs)]
+        single = [(self._dialect.accounting([job]), [job]) for job in jobs[: self._settings.single_records]]
+        return [(command, asked) for command, asked in single if command is not None]
 
     def _waited(self, server_id: ServerId, now: datetime) -> bool:
         missing = self._missing.get(server_id)

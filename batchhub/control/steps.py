@@ -57,7 +57,9 @@ def _enter(after: Server, before: Server, phase: Phase, now: datetime) -> Server
     after = replace(after, phase=phase, since=now)
     if phase is Phase.QUEUED and before.phase not in {Phase.REQUESTED, Phase.QUEUED}:
         # The scheduler took it back: the next start has its own secrets, node and start time.
-        return replace(after, generation=after.generation + 1, host="", started=None, answered=None, endpoint=None, nonce="")
+        return replace(
+            after, generation=after.generation + 1, host="", started=None, answered=None, endpoint=None, nonce=""
+        )
     if phase is Phase.STARTING and before.phase is Phase.READY:
         return replace(after, answered=None, endpoint=None, nonce="")
     return after

@@ -73,9 +73,7 @@ class MemoryCluster:
             )
             del self.jobs[job_id]
 
-    def listen(
-        self, server: Server, port: int = 4711, generation: int | None = None, nonce: str = "0" * 32
-    ) -> None:
+    def listen(self, server: Server, port: int = 4711, generation: int | None = None, nonce: str = "0" * 32) -> None:
         found = generation or json.loads(self.files[f"{server.directory}/secrets.json"])["generation"]
         document = {"version": 1, "host": "n1", "addresses": [], "port": port, "socket": "", "pid": 1}
         document |= {"nonce": nonce, "generation": found, "time": 1.0}

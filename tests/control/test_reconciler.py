@@ -71,7 +71,7 @@ class World:
             broadcast=self.broadcast,
             clock=self.clock,
             checks={"database": self._ok},
-            settings=ServiceSettings(first_word=0.2),
+            settings=ServiceSettings(first_word=20.0),
         )
 
     async def _ok(self) -> str:
@@ -88,7 +88,7 @@ class World:
 
     async def settle(self) -> None:
         """Let every look that is under way end."""
-        for _ in range(200):
+        for _ in range(4000):
             if not self.reconciler._busy and not self.reconciler._again:
                 return
             await asyncio.sleep(0.005)

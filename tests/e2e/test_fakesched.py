@@ -394,8 +394,8 @@ def test_a_scheduler_out_of_its_mind_changes_nothing_and_every_end_is_told(site:
     changes = site.changes()
     with grace.kernel() as kernel:
         kernel.compute("x = 40")
-        for fault in ("down", "garbage"):
-            cluster.fault(fault, **words.down)
+        for fault, how in (("down", words.down), ("garbage", {})):
+            cluster.fault(fault, **how)
             is_told(grace, silent=True)
             asked = cluster.count(words.status)
             assert kernel.compute(f"x += 1; print('{fault}', x)").startswith(fault)
@@ -418,8 +418,10 @@ def test_a_scheduler_out_of_its_mind_changes_nothing_and_every_end_is_told(site:
     cluster.cancel(ids[GRACE])
     assert ada.until("ended")["outcome"] == "timed out"
     assert grace.until("ended")["outcome"] == "cancelled outside"
-    assert "It reached its time limit" in ada.ending()
-    assert "cancelled from outside the hub" in grace.ending()
+    for person, words_of_its_end in ((ada, "It reached its time limit"), (grace, "cancelled from outside the hub")):
+        page = person.ending()
+        assert "JupyterLab has ended" in page
+        assert words_of_its_end in page
     assert site.live_jobs(ADA) == site.live_jobs(GRACE) == {}
 
 

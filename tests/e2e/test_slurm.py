@@ -167,7 +167,9 @@ def no_secret_is_seen(hub: HubUnderTest, lab: SlurmLab, directory: Path, number:
     key = bytes.fromhex((hub.state / "servers.key").read_text().strip())
     run = server_token(key, directory.name, 1)
     nonce = json.loads((directory / "connection.json").read_text())["nonce"]
-    assert (directory / "token").read_text() == start_token(run, nonce), "searching for something that is not the secret"
+    assert (directory / "token").read_text() == start_token(run, nonce), (
+        "searching for something that is not the secret"
+    )
     secrets = [run, start_token(run, nonce), *more]
     secrets += [path.read_text().strip() for path in hub.state.glob("*.key")]
     seen = {

@@ -159,7 +159,7 @@ def test_ownerless_routes_are_open() -> None:
 async def test_the_owner_passes_without_hub_credentials_and_with_the_servers_own(tmp_path: Path) -> None:
     answer = (
         b"HTTP/1.1 200 OK\r\nSet-Cookie: batchhub-session=evil; Path=/\r\nSet-Cookie: batchhub-access=x\r\nSet-Cookie: own=1\r\n"
-        b"Service-Worker-Allowed: /\r\nClear-Site-Data: \"*\"\r\n"
+        b'Service-Worker-Allowed: /\r\nClear-Site-Data: "*"\r\n'
         b"Content-Length: 2\r\n\r\nok"
     )
     async with running(App(answer=answer)) as app, world(tmp_path) as w:

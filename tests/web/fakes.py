@@ -4,6 +4,7 @@ import asyncio
 import html
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from http.cookies import SimpleCookie
@@ -92,7 +93,7 @@ class FakeHub(HubService):
         self.silent: datetime | None = None
         self.refuse: HubError | None = None
         self.trouble = ""
-        self.changed = asyncio.Event()
+        self.news = asyncio.Event()
         self.watchers = 0
         self.calls: list[object] = []
         self.parts = {"database": "ok", "proxy": "ok"}
@@ -102,8 +103,8 @@ class FakeHub(HubService):
         self.rows[key] = replace(self.rows[key], since=self.clock(), **changes)  # type: ignore[arg-type]
         if report:
             self.reports[key] = report
-        self.changed.set()
-        self.changed = asyncio.Event()
+        self.news.set()
+        self.news = asyncio.Event()
 
     def put(self, user: str, name: str = "", **changes: object) -> None:
         now = self.clock()
@@ -161,14 +162,16 @@ class FakeHub(HubService):
         rows = [row for row in self.rows.values() if row.alive or not live_only]
         return [self.view(row) for row in rows[offset : offset + limit]], len(rows)
 
-    async def changed(self, user, seconds):
-        await asyncio.sleep(seconds)
+    async def changed(self, user: UserName, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.news.wait()
 
     async def watch(self, user: UserName, name: str) -> AsyncIterator[ServerView]:
         self.watchers += 1
         try:
             while True:
-                changed = self.changed
+                changed = self.news
                 view = await self.server(user, name)
                 yield view
                 if view.server.phase in {Phase.READY, Phase.ENDED}:

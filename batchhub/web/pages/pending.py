@@ -34,7 +34,9 @@ class PendingPage(Page):
         server = view.server
         what = {profile.name: profile.title for profile in self.web.services.hub.profiles()}.get(server.profile)
         failed = tone(view) == "failed"
-        verb = "did not start" if failed and server.started is None else "has ended"
+        # Some schedulers name the node of a job that runs, but not when it began.
+        ran = server.started is not None or bool(server.host)
+        verb = "did not start" if failed and not ran else "has ended"
         title = f"{what or server.profile}{f' “{server.name}”' if server.name else ''} {verb}"
         lead = "What the scheduler and the job left behind is below; your files are untouched." if failed else ""
         self.page("ended.html", view=view, title=title, lead=lead, again=await self._again(view))
