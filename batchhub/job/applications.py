@@ -131,8 +131,10 @@ JUPYTERLAB = Application(
     default_path="lab",
     # What makes JupyterLab's own hub extension show "Hub Control Panel" and "Log Out" in its File menu.
     hub_argv=(
-        "--ServerApp.tornado_settings={'page_config_data':"
-        "{'hubPrefix':'{hub}','hubHost':'','hubUser':'{username}','hubServerName':'{server}'}}",
+        (
+            "--ServerApp.tornado_settings={'page_config_data':"
+            "{'hubPrefix':'{hub}','hubHost':'','hubUser':'{username}','hubServerName':'{server}'}}"
+        ),
     ),
 )
 """The default. Its root directory is the directory it starts in: the job script's ``launch`` block sets the home directory."""

@@ -51,7 +51,7 @@ class World:
             store=self.store,
             clock=self.clock,
             settings=PollerSettings(),
-            observed=lambda ids: self.reconciler.look(ids),
+            observed=self._observed,
         )
         self.reconciler = Reconciler(
             clusters={"hpc": Cluster(self.poller, Launcher(transport, self.cluster, builder))},
@@ -73,6 +73,9 @@ class World:
             checks={"database": self._ok},
             settings=ServiceSettings(first_word=20.0),
         )
+
+    def _observed(self, server_ids) -> None:
+        self.reconciler.look(server_ids)
 
     async def _ok(self) -> str:
         await self.store.ping()
@@ -505,8 +508,7 @@ async def test_watching_ends_when_it_is_ready(world: World) -> None:
     phases: list[Phase] = []
 
     async def watch() -> None:
-        async for view in world.service.watch(ALICE, ""):
-            phases.append(view.server.phase)
+        phases.extend([view.server.phase async for view in world.service.watch(ALICE, "")])
 
     task = asyncio.ensure_future(watch())
     await asyncio.sleep(0)
