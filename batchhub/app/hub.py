@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -31,7 +31,7 @@ from batchhub.control.reconciler import Cluster, Reconciler, ReconcilerSettings
 from batchhub.control.service import ClusterFacts, HubService, ServiceSettings
 from batchhub.control.tasks import Tasks
 from batchhub.core.lifecycle import Limits
-from batchhub.core.model import ServerId, UserName
+from batchhub.core.model import Server, UserName
 from batchhub.core.ports import Transport
 from batchhub.proxy.client import ProxyClient
 from batchhub.store.store import Store
@@ -157,10 +157,10 @@ class Hub:
             settings=plan.service,
         )
 
-    def _observed(self, server_ids: Any) -> None:
-        found: list[ServerId] = list(server_ids)
-        self._reconciler.look(found)
-        self._broadcast.tell(*found)
+    def _observed(self, rows: Sequence[Server]) -> None:
+        self._reconciler.consider(rows)
+        # The scheduler's reason and estimate are news for an open page, though no step of the server.
+        self._broadcast.tell(*(row.id for row in rows))
 
     async def _ask_database(self) -> str:
         await self.store.ping()

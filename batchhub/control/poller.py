@@ -68,7 +68,7 @@ class Poller:
         store: ServerStore,
         clock: Clock,
         settings: PollerSettings,
-        observed: Callable[[Iterable[ServerId]], None],
+        observed: Callable[[Sequence[Server]], None],
     ) -> None:
         self.cluster = cluster
         self.silent_since: datetime | None = None
@@ -159,7 +159,7 @@ class Poller:
         # A row that was never submitted needs no eyes, but its turn may have been lost in a crash.
         observed |= {row.id for row in rows if row.submit_tried is None}
         if observed:
-            self._observed(observed)
+            self._observed([row for row in rows if row.id in observed])
 
     async def _look_at(self, rows: Sequence[Server]) -> set[ServerId]:
         asked_at = self._clock()

@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import assert_never
 
 from batchhub.control.broadcast import Broadcast
@@ -103,6 +103,31 @@ class Reconciler:
                 continue
             self._busy.add(server_id)
             self._tasks.start(self._work(server_id), f"look at {server_id}")
+
+    def consider(self, rows: Iterable[Server]) -> None:
+        """Rows as the database had them a moment ago: look at those for which the newest observation means something.
+
+        Nearly all of thousands of servers go on as they were; finding that out costs no query.
+        """
+        now = self._clock()
+        self.look(row.id for row in rows if self._matters(row, now))
+
+    def _matters(self, row: Server, now: datetime) -> bool:
+        cluster = self._clusters.get(row.cluster)
+        if cluster is None:
+            return False
+        after, decision = step(row, cluster.poller.newest(row.id), now, self._settings.limits)
+        if after != row:
+            return True
+        return any(not self._idle(action, row, now) for action in decision.actions)
+
+    def _idle(self, action: Action, row: Server, now: datetime) -> bool:
+        """Whether doing it would do nothing."""
+        if action is Action.PUBLISH:
+            return self._published.get(row.path) == row.id
+        if action is Action.CANCEL:
+            return not self._may_cancel(row, now)
+        return False
 
     def later(self, server_id: ServerId, delay: float) -> None:
         """Look at it again in ``delay`` seconds; the newer of two wishes stands."""
@@ -260,8 +285,7 @@ class Reconciler:
 
     async def _cancel(self, row: Server, cluster: Cluster) -> Server:
         now = self._clock()
-        pause = timedelta(seconds=self._settings.cancel_again)
-        if row.cancel_tried is not None and now - row.cancel_tried < pause:
+        if not self._may_cancel(row, now):
             return row
         row = await self._store.update(row.id, lambda current: replace(current, cancel_tried=now), kind="cancel")
         try:
@@ -271,6 +295,10 @@ class Reconciler:
             return await self._say(row, f"Cancelling failed and will be tried again: {error}")
         cluster.poller.wake()
         return row
+
+    def _may_cancel(self, row: Server, now: datetime) -> bool:
+        pause = timedelta(seconds=self._settings.cancel_again)
+        return row.cancel_tried is None or now - row.cancel_tried >= pause
 
     async def _reach(self, row: Server, cluster: Cluster) -> Server:
         try:

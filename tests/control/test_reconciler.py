@@ -74,8 +74,8 @@ class World:
             settings=ServiceSettings(first_word=20.0),
         )
 
-    def _observed(self, server_ids) -> None:
-        self.reconciler.look(server_ids)
+    def _observed(self, rows) -> None:
+        self.reconciler.consider(rows)
 
     async def _ok(self) -> str:
         await self.store.ping()
@@ -102,6 +102,11 @@ class World:
         await self.poller.tick()
         await self.settle()
         return await self.row()
+
+    async def tick_all(self) -> None:
+        self.clock.move(2)
+        await self.poller.tick()
+        await self.settle()
 
     async def row(self) -> Server:
         row = await self.store.current_server(ALICE, "")
@@ -170,6 +175,18 @@ async def test_one_question_a_tick_whatever_the_number(world: World) -> None:
     world.clock.move(2)
     await world.poller.tick()
     assert world.cluster.count("status") == before + 1
+
+
+async def test_a_tick_without_news_asks_the_database_once(world: World) -> None:
+    for name in ("a", "b", "c"):
+        await world.service.spawn(ALICE, name, "lab", FORM)
+    await world.settle()
+    await world.tick_all()
+    asked: list[str] = []
+    world.store.update = lambda *_, **__: asked.append("update")
+    world.store.server = lambda *_, **__: asked.append("server")
+    await world.poller.tick()
+    assert asked == []
 
 
 async def test_no_jobs_no_questions(world: World) -> None:
