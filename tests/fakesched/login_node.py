@@ -232,9 +232,11 @@ class LoginNode:
                 self._transports.add(transport)
             server = _Server(self, transport)
             transport.start_server(event=threading.Event(), server=server)
+            held = []  # paramiko itself holds channels weakly and closes what nobody refers to
             while transport.is_alive():
                 channel = transport.accept(1)
                 if channel is not None:
+                    held = [one for one in held if not one.closed] + [channel]
                     server.opened(channel)
         except (OSError, EOFError, paramiko.SSHException):
             (transport or raw).close()

@@ -70,6 +70,12 @@ async def test_commands(transport: SSHTransport, node: Any) -> None:
     assert node.counts["connections"] == 1
 
 
+async def test_many_commands_at_once_share_one_connection(transport: SSHTransport, node: Any) -> None:
+    commands = [transport.run(Command(("echo", str(number))), USER) for number in range(24)]
+    assert [done.out for done in await asyncio.gather(*commands)] == [f"{number}\n" for number in range(24)]
+    assert node.counts["connections"] == 1
+
+
 async def test_files(transport: SSHTransport) -> None:
     home = await transport.home(USER)
     directory = f"{home}/it's/a b"
