@@ -35,7 +35,6 @@ c.BatchHub.state_dir = {state!r}
 c.BatchHub.authenticator_class = "link"
 c.BatchHub.clusters = {clusters!r}
 c.BatchHub.profiles = {profiles!r}
-c.BatchHub.applications = {applications!r}
 c.Proxy.ip = "127.0.0.1"
 c.Proxy.port = {port}
 c.Proxy.api_port = {api_port}
@@ -137,7 +136,8 @@ def _config(home: Path, given: Config) -> str:
             "name": "jupyterlab",
             "title": "JupyterLab",
             "description": "JupyterLab in a job of the embedded queue on this machine.",
-            "application": "lab",
+            # JupyterLab refuses to run as root, and in a container a demo often is.
+            "arguments": ["--allow-root"] if os.geteuid() == 0 else [],
             "fields": {
                 "cores": {"max": cores, "default": 1},
                 "memory": {"default": "1G", "max": "64G"},
@@ -149,27 +149,10 @@ def _config(home: Path, given: Config) -> str:
         state=str(home / "state"),
         clusters=clusters,
         profiles=profiles,
-        applications={"lab": _application()},
         port=port,
         api_port=_free_port(0, fixed=False),
         hub_port=_free_port(0, fixed=False),
     )
-
-
-def _application() -> dict[str, Any]:
-    from batchhub.job.applications import JUPYTERLAB  # noqa: PLC0415
-
-    # JupyterLab refuses to run as root, and in a container a demo often is.
-    root = ("--allow-root",) if os.geteuid() == 0 else ()
-    return {
-        "title": "JupyterLab",
-        "argv": [*JUPYTERLAB.argv, *root],
-        "env": dict(JUPYTERLAB.env),
-        "ready_path": JUPYTERLAB.ready_path,
-        "guard_path": JUPYTERLAB.guard_path,
-        "default_path": JUPYTERLAB.default_path,
-        "hub_argv": list(JUPYTERLAB.hub_argv),
-    }
 
 
 def _path() -> str:

@@ -81,6 +81,7 @@ def plan_hub(
             ceiling=watching.ceiling,
             confirmations=watching.confirmations,
             accounting_patience=watching.accounting_patience,
+            absent_after=watching.absent_after,
         ),
         reconciler=ReconcilerSettings(
             limits=Limits(

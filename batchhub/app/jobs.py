@@ -47,7 +47,7 @@ class SiteJobBuilder:
         cluster, profile = self._site.cluster(server.cluster), self._site.profile(server.profile)
         directory = f"{home.rstrip('/')}/.batchhub/jobs/{server.id}"
         script = self.script(server, home, directory)
-        application = self._site.applications[profile.application]
+        application = self._site.applications[profile.application].with_arguments(profile.arguments)
         callback = (
             f"{cluster.callback_url.rstrip('/')}/hub/api/jobs/{server.id}/connection" if cluster.callback_url else ""
         )

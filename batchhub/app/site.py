@@ -83,6 +83,10 @@ def read_site(traits: BatchHub) -> Site:
 def _check_reachable(profile: Profile, application: Application, cluster: ClusterSettings) -> None:
     """What could be started but never entered is an error now, not a minute after somebody's job began."""
     place = f"profile {profile.name!r}: application {application.name!r}"
+    try:
+        application.with_arguments(profile.arguments).check()
+    except BadInput as error:
+        raise ConfigError(f"profile {profile.name!r}, arguments: {error}") from error
     if application.strip_prefix:
         raise ConfigError(
             f"{place} cannot serve below a path of its own, and this version's proxy does not take the path off."

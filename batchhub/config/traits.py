@@ -105,6 +105,11 @@ class Watching(Configurable):
     confirmations = Int(2, help="Good answers that must lack a job before accounting is asked for its end.").tag(
         config=True
     )
+    absent_after = Float(
+        180.0,
+        help="Seconds after a submit without an answer before a job that cannot be found by its name is submitted again; longer than a "
+        "submit command may take (sbatch retries for two minutes).",
+    ).tag(config=True)
     accounting_patience = Float(
         60.0,
         help="Seconds that a job which left the queue may lack a final record before it is called ended without one.",

@@ -38,7 +38,7 @@ class PollerSettings:
     confirmations: int = 2
     accounting_patience: float = 60.0
     find_after: float = 12.0
-    absent_after: float = 40.0
+    absent_after: float = 180.0
     batch: int = 4000
     single_records: int = 20
     inspect_every: float = 300.0

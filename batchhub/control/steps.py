@@ -70,7 +70,7 @@ def _end(after: Server, saw: Sight, report: JobReport | None, now: datetime) -> 
     if after.outcome is not None or after.want is Want.DOWN:
         pass  # The reason is known already: the person's, the hub's or the scheduler's refusal.
     elif saw is Sight.FINISHED and report is not None:
-        words = " ".join(part for part in (report.raw_state, _told(report.reason)) if part)
+        words = _end_words(report)
     elif saw is Sight.ABSENT:
         words = NO_RECORD
     return replace(
@@ -85,8 +85,11 @@ def _end(after: Server, saw: Sight, report: JobReport | None, now: datetime) -> 
     )
 
 
-def _told(reason: str) -> str:
-    return f"({reason})" if reason and reason.lower() not in {"none", "n/a"} else ""
+def _end_words(report: JobReport) -> str:
+    """The scheduler's state and reason; a bare letter, such as PBS's F, tells nobody anything."""
+    state = report.raw_state if len(report.raw_state) > 1 else ""
+    reason = report.reason if report.reason.lower() not in {"none", "n/a"} else ""
+    return f"{state} ({reason})" if state and reason else state or reason
 
 
 def _overdue_words(limits: Limits) -> str:

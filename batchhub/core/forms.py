@@ -98,7 +98,7 @@ class Profile:
     """A thing people can start: an application on a cluster, the questions its form asks, and what is fixed.
 
     ``fixed`` holds values that are not asked for. ``prologue`` and ``epilogue`` are the admin's shell text; ``environment`` is exported in
-    the job. ``application`` names an application definition.
+    the job, ``arguments`` are added to the application's command. ``application`` names an application definition.
     """
 
     name: str
@@ -112,6 +112,7 @@ class Profile:
     epilogue: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
     directives: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
 
 
 def check_definition(asked: Field, where: str) -> None:

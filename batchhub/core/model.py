@@ -207,7 +207,7 @@ class Endpoint:
 class Server:
     """One run of a person's server: what was asked for, where it is, how it ended. Saved after every step.
 
-    ``account`` is the user name on the cluster. ``submit_tried`` is when a submit command was last begun (``None`` = never);
+    ``account`` is the user name on the cluster. ``submit_tried`` is when a submit command was last begun, and once it has ended without an answer, when that was (``None`` = never);
     with no ``job_id`` the job is looked up by ``job_name`` before anything is submitted again. ``generation`` counts the secrets
     issued: a requeued job gets a new one. ``nonce`` is the one by which
     the application's present start named itself; its secret is derived from it. ``answered`` is when the application last began to answer; ``None`` = not in this run.

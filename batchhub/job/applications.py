@@ -61,6 +61,13 @@ class Application:
             if self.socket_argv if socket else self.argv:
                 self.document("/user/x/", socket=socket)
 
+    def with_arguments(self, words: tuple[str, ...]) -> Application:
+        """The same application with words added to its command."""
+        if not words:
+            return self
+        argv, socket_argv = ((*argv, *words) if argv else () for argv in (self.argv, self.socket_argv))
+        return replace(self, argv=argv, socket_argv=socket_argv)
+
     def authorization(self, token: str) -> str:
         """The Authorization header that the proxy adds for it."""
         return handshake.authorization(self.scheme, token)

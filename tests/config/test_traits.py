@@ -33,6 +33,7 @@ Pages.title = 'BatchHub'
 Sessions.absolute_days = 14.0
 Sessions.idle_hours = 24.0
 Sessions.ticket_hours = 12.0
+Watching.absent_after = 180.0
 Watching.accounting_patience = 60.0
 Watching.ceiling = 60.0
 Watching.confirmations = 2

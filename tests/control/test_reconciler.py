@@ -50,7 +50,7 @@ class World:
             dialect=self.cluster,
             store=self.store,
             clock=self.clock,
-            settings=PollerSettings(),
+            settings=PollerSettings(absent_after=40.0),
             observed=self._observed,
         )
         self.reconciler = Reconciler(

@@ -49,3 +49,17 @@ def test_job_files() -> None:
     files = job_files("#!/bin/bash\n", b"{}", b"{}")
     assert list(files) == ["job.sh", "launch.py", "launch.json", "secrets.json"]
     assert files["launch.py"] == launcher_source()
+
+
+def test_words_can_be_added_to_the_command() -> None:
+    more = JUPYTERLAB.with_arguments(("--allow-root",))
+    assert (more.argv[-1], more.socket_argv[-1]) == ("--allow-root", "--allow-root")
+    assert JUPYTERLAB.with_arguments(()) is JUPYTERLAB
+    with pytest.raises(BadInput, match="token"):
+        JUPYTERLAB.with_arguments(("--token={token}",)).check()
+
+
+def test_jupyterlab_is_told_where_the_hub_is() -> None:
+    document = json.loads(JUPYTERLAB.document("/user/ann/x/", username="ann", server="x"))
+    assert "'hubPrefix':'/hub/'" in document["argv"][-1]
+    assert "'hubUser':'ann','hubServerName':'x'" in document["argv"][-1]
