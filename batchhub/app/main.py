@@ -296,13 +296,15 @@ class BatchHubCommand(ServingCommand):
 def _as_flags(config: Config) -> list[str]:
     """What the command line set, for the proxy's; however it was written there.
 
-    Without the database's address, which a password may stand in and the proxy has no use for.
+    Without the database's address, which a password may stand in and the proxy has no use for. traitlets files what is set for every
+    command under the one that runs; another command knows it by the name they share.
     """
+    shared = {BatchHubCommand.__name__: Command.__name__}
     return [
-        f"--{section}.{name}={word}"
+        f"--{shared.get(section, section)}.{name}={word}"
         for section, values in config.items()
         for name, value in values.items()
-        if (section, name) not in {("BatchHub", "db_url"), ("Command", "config_file")}
+        if name != "config_file" and (section, name) != ("BatchHub", "db_url")
         for word in (value if isinstance(value, list) else [value])
     ]
 

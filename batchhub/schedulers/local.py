@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from batchhub.core.errors import Denied, SubmitAmbiguous, SubmitRejected, Unreachable
+from batchhub.core.errors import CommandNotFound, Denied, SubmitAmbiguous, SubmitRejected, Unreachable
 from batchhub.core.model import JobId, JobReport, JobState, Listing, QueueInfo
 from batchhub.core.ports import Command, Completed, JobRequest
 from batchhub.schedulers import base
@@ -67,6 +67,11 @@ class Local:
     def read_submit(self, done: Completed) -> JobId:
         """The new job's id. Raises SubmitRejected, SubmitAmbiguous, CommandNotFound."""
         base.require_command(done, self.python)
+        if done.code == 1 and "No module named" in done.err:
+            raise CommandNotFound(
+                f"{self.python} does not have the module batchhub.localqueue; scheduler_options.python must name a Python that BatchHub is "
+                "installed in, and that everybody may run."
+            )
         if done.code == _REFUSED and f"{_PROGRAM}: refused: " in done.err:
             raise SubmitRejected(base.shorten(done.err.partition(f"{_PROGRAM}: refused: ")[2]))
         if done.code == 0 and not done.truncated:

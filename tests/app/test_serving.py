@@ -43,7 +43,7 @@ def proxy_pid(shell) -> int:
 def test_the_proxy_outlives_the_hub_and_is_found_again(shell, ports) -> None:
     shell.config(**ports)
     public = f"http://127.0.0.1:{ports['Proxy__port']}/hub/login"
-    first = shell.start("--Pages.title", "Over there")
+    first = shell.start("--debug", "--Pages.title", "Over there")
     wait_for(lambda: answers(public) or first.poll() is not None, "the hub answers through the proxy")
     assert first.poll() is None, shell.said(first)
     pid = proxy_pid(shell)
