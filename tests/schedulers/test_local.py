@@ -213,5 +213,5 @@ def test_any_answer_is_read_or_one_of_our_errors(out: str, err: str, code: int |
 
 def test_a_python_without_the_queue_is_an_installation_fault() -> None:
     done = Completed(1, "", "/usr/bin/python3: Error while finding module specification: No module named 'batchhub'\n")
-    with pytest.raises(CommandNotFound, match="scheduler_options.python"):
+    with pytest.raises(CommandNotFound, match=r"scheduler_options\.python"):
         Local(python="/usr/bin/python3").read_submit(done)
