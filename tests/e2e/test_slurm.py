@@ -152,6 +152,15 @@ def test_from_sign_in_to_a_kernel_on_a_node_nobody_else_can_reach(site) -> None:
 
         no_secret_is_seen(hub, lab, directory, number, [*alice.secrets(), lab.password["alice"]])
 
+        # Nor the other way round, once the other has a server too.
+        bob.open_form()
+        bob.submit(walltime="10m", cores="1")
+        bob.see_lab()
+        for path in ("lab", "api/contents", "../bob/lab", "%2e%2e/bob/lab"):
+            assert alice.page.request.get(f"{hub.url}/user/bob/{path}", max_redirects=0).status == 403, path
+        assert alice.page.request.get(f"{hub.url}/user/alice/../bob/api/contents", max_redirects=0).status == 403
+        bob.stop_server()
+
         # An admin sees it, and its owner stops it.
         bob.page.goto(f"{hub.url}/hub/admin")
         expect(bob.page.get_by_text("alice").first).to_be_visible()
