@@ -19,7 +19,7 @@ from traitlets import Bool
 from traitlets.config import Config
 
 from batchhub.app.command import Command, say
-from batchhub.app.detached import start_detached, stop_detached
+from batchhub.app.detached import await_end, start_detached, stop_detached
 from batchhub.app.hub import Hub, HubPlan, plan_hub, serve
 from batchhub.app.site import read_site
 from batchhub.app.state import StateDirectory, utc_now
@@ -83,14 +83,19 @@ class Demo(Command):
         try:
             asyncio.run(self._serve(plan, authenticator, proxy.port))
         finally:
-            stop_detached(state)
+            proxy_pid = stop_detached(state)
+            if proxy_pid is not None:
+                await_end(proxy_pid)  # else it would write into the directory while that is removed
 
     async def _serve(self, plan: HubPlan, authenticator: LinkAuthenticator, port: int) -> None:
         user = getpass.getuser()
         link = f"http://127.0.0.1:{port}/hub/login#link={authenticator.issue(user, utc_now())}"
 
         def started(_hub: Hub) -> None:
-            say(f"\n  BatchHub is open. Sign in (once, within a few minutes) with\n\n    {link}\n\n  Ctrl-C ends it.\n")
+            say(
+                f"\n  BatchHub is open. This link signs you in; it works once, within 15 minutes:\n\n    {link}\n\n"
+                "  Ctrl-C ends BatchHub and its jobs.\n"
+            )
             if self.browser and (
                 os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or sys.platform == "darwin"
             ):
@@ -105,7 +110,7 @@ async def _stop_all(hub: Hub, user: UserName) -> None:
         async with asyncio.timeout(25):
             views = [view for view in await hub.service.servers_of(user) if view.server.alive]
             if views:
-                say(f"\n  Stopping {len(views)} server(s) …")
+                say(f"\n  Stopping {len(views)} server{'s' if len(views) > 1 else ''} …")
             for view in views:
                 await hub.service.stop(user, view.server.name, user)
                 async for seen in hub.service.watch(user, view.server.name):
@@ -122,7 +127,7 @@ def _config(home: Path, given: Config) -> str:
     port = _free_port(int(given.get("Proxy", {}).get("port", 8000)), fixed="port" in given.get("Proxy", {}))
     clusters = {
         "local": {
-            "title": "This machine",
+            "title": "this machine",
             "scheduler": "local",
             "scheduler_options": {"python": sys.executable, "spool": str(home / "queue")},
             "python": sys.executable,
@@ -135,7 +140,7 @@ def _config(home: Path, given: Config) -> str:
         {
             "name": "jupyterlab",
             "title": "JupyterLab",
-            "description": "JupyterLab in a job of the embedded queue on this machine.",
+            "description": "JupyterLab in a job of the embedded queue.",
             # JupyterLab refuses to run as root, and in a container a demo often is.
             "arguments": ["--allow-root"] if os.geteuid() == 0 else [],
             "fields": {

@@ -64,6 +64,14 @@ def stop_detached(state: StateDirectory) -> int | None:
     return pid
 
 
+def await_end(pid: int, patience: float = 10.0) -> None:
+    """Until a proxy this process started is gone: it saves its routes last of all."""
+    deadline = time.monotonic() + patience
+    with suppress(ChildProcessError):
+        while os.waitpid(pid, os.WNOHANG)[0] == 0 and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+
 def _end_of(path: Path) -> str:
     try:
         return "\n".join(path.read_text(errors="replace").splitlines()[-8:])

@@ -30,6 +30,7 @@ from batchhub.control.poller import Poller, PollerSettings
 from batchhub.control.reconciler import Cluster, Reconciler, ReconcilerSettings
 from batchhub.control.service import ClusterFacts, HubService, ServiceSettings
 from batchhub.control.tasks import Tasks
+from batchhub.core.errors import HubError, Unreachable
 from batchhub.core.lifecycle import Limits
 from batchhub.core.model import Server, UserName
 from batchhub.core.ports import Transport
@@ -40,6 +41,8 @@ from batchhub.web.people import AuthPeople
 from batchhub.web.ports import MAX_BODY, WebServices, WebSettings
 
 log = logging.getLogger(__name__)
+
+_TELL_AGAIN = 5.0  # seconds between two tries to tell the proxy that a session has ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,8 @@ class HubPlan:
     service: ServiceSettings
     sessions: SessionSettings
     web: WebSettings
+    keep_ended: timedelta = timedelta(days=365)
+    """How long runs that ended are remembered, with their words and log ends."""
 
 
 def plan_hub(
@@ -168,7 +173,7 @@ class Hub:
         return "ok"
 
     async def _ask_proxy(self) -> str:
-        await self.routes.published()
+        await self.routes.ping()
         return "ok"
 
     async def start(self) -> None:
@@ -195,15 +200,37 @@ class Hub:
             self._tasks.start(poller.run(), f"poller of {poller.cluster}")
         self._tasks.start(self._reconciler.keep_routes(), "routes")
         self._tasks.start(self._keep_house(), "house")
-        self._reconciler.look([row.id for row in await self.store.live_servers()])
+        self._reconciler.consider(await self.store.live_servers())
 
-    async def _revoked(self, sessions: Any) -> None:
+    async def _revoked(self, sessions: Sequence[str]) -> None:
+        """Tell the proxy; if it does not answer now, its tickets would outlive the sessions, so it is told until it has heard."""
+        for position, session in enumerate(sessions):
+            try:
+                await self.routes.revoke(session)
+            except Unreachable as error:
+                log.warning("ended sessions are told to the proxy later: %s", error)
+                self._tasks.start(self._tell_until_heard(tuple(sessions[position:])), "revocations")
+                return
+
+    async def _tell_until_heard(self, sessions: Sequence[str]) -> None:
         for session in sessions:
-            await self.routes.revoke(session)
+            while True:
+                try:
+                    await self.routes.revoke(session)
+                    break
+                except Unreachable:
+                    await asyncio.sleep(_TELL_AGAIN)
 
     async def _keep_house(self) -> None:
         while True:
-            await self.store.expire_sessions(utc_now())
+            try:
+                now = utc_now()
+                await self.store.expire_sessions(now)
+                removed = 1
+                while removed:
+                    removed = await self.store.prune_ended(now - self._plan.keep_ended)
+            except HubError as error:
+                log.warning("old sessions and servers could not be removed, this is tried again in an hour: %s", error)
             await asyncio.sleep(3600)
 
     async def close(self) -> None:

@@ -21,6 +21,7 @@ from batchhub.app.detached import start_detached, stop_detached
 from batchhub.app.hub import plan_hub, serve
 from batchhub.app.jobs import PREVIEW_ID, SiteJobBuilder
 from batchhub.app.proxying import plan_proxy, run_proxy
+from batchhub.app.reach import ask_directly
 from batchhub.app.site import load_authenticator, read_site
 from batchhub.app.state import StateDirectory
 from batchhub.auth.base import Authenticator
@@ -313,7 +314,7 @@ def proxy_answers(ip: str, port: int, token: str) -> bool:
     """Whether our proxy's control API answers. Raises ConfigError if somebody else's does."""
     request = urllib.request.Request(f"http://{ip}:{port}/api/routes", headers={"Authorization": f"token {token}"})
     try:
-        with urllib.request.urlopen(request, timeout=2):  # noqa: S310 - our own loopback
+        with ask_directly(request, 2):
             return True
     except urllib.error.HTTPError as error:
         error.close()

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import uvloop
 
-from batchhub.app.reach import make_tunnels
+from batchhub.app.reach import ask_directly, make_tunnels
 from batchhub.app.site import Site
 from batchhub.app.state import StateDirectory, utc_now
 from batchhub.config import traits
@@ -73,7 +73,7 @@ class HubTokens:
     def _ask(self, token: str) -> str | None:
         request = urllib.request.Request(self._url, headers={"Authorization": f"token {token}"})  # noqa: S310 - our own hub
         try:
-            with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310
+            with ask_directly(request, 5) as answer:
                 model = json.loads(answer.read(65536))
         except urllib.error.HTTPError as error:
             error.close()

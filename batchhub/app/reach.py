@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import urllib.request
 from collections.abc import Mapping
+from typing import Any
 
 from batchhub.app.site import load_extension
 from batchhub.config.clusters import ClusterSettings
@@ -38,3 +40,8 @@ def _tunnel(cluster: ClusterSettings, clock: Clock) -> Tunnel:
         )
     through: Tunnel = cls(SSHPool(cluster.ssh, clock))
     return through
+
+
+def ask_directly(request: urllib.request.Request, seconds: float) -> Any:
+    """How hub and proxy ask each other: login nodes often set ``http_proxy``, and our tokens must not go there. Raises OSError."""
+    return urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=seconds)

@@ -7,16 +7,18 @@ twice, or the tool must say so itself, and then accounting is asked for its end.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from batchhub.control.ports import ServerStore
+from batchhub.control.tasks import Tasks
 from batchhub.core.errors import HubError, Unreachable
 from batchhub.core.model import JobId, JobReport, Observation, Phase, QueueInfo, Server, ServerId, Truth, Want
-from batchhub.core.ports import Clock, Command, Dialect, Transport
+from batchhub.core.ports import Clock, Command, Dialect, JobRequest, Transport
 
 log = logging.getLogger(__name__)
 
@@ -27,9 +29,10 @@ class PollerSettings:
 
     ``fast`` while somebody waits in front of a page, or a server starts or stops; else ``slow``; failures double the pause up to ``ceiling``.
     ``confirmations`` good answers must lack a job before accounting is asked. ``accounting_patience`` is how long a job that left
-    the queue may lack a final record. ``find_after`` is how long after a submit without an answer the job is first looked for by
+    the queue may lack a final record; ten times as long if the record says that it lives. ``find_after`` is how long after a submit without an answer the job is first looked for by
     name, ``absent_after`` when it may be called absent. ``batch`` is the most ids in one command, ``single_records``
-    the most jobs a tick whose records are asked for one by one, where accounting cannot be asked for several.
+    the most jobs a tick whose records are asked for one by one, where accounting cannot be asked for several, ``finds`` the most jobs
+    a tick that are looked for by name. ``spacing`` is the least pause between two ticks, however much happens.
     """
 
     fast: float = 2.0
@@ -41,6 +44,8 @@ class PollerSettings:
     absent_after: float = 180.0
     batch: int = 4000
     single_records: int = 20
+    finds: int = 20
+    spacing: float = 1.0
     inspect_every: float = 300.0
 
 
@@ -90,6 +95,13 @@ class Poller:
         self._watchers = 0
         self._moving = False
         self._inspect_failed: datetime | None = None
+        self._inspecting: asyncio.Task[str] | None = None
+        self._tasks = Tasks(f"poller of {cluster}")
+        self._began = clock()
+        self._submitting: set[ServerId] = set()
+        self._submit_ended: dict[ServerId, datetime] = {}
+        self._turns: dict[ServerId, int] = {}
+        self._look_turn = 0
 
     # ------------------------------------------------ what others read
 
@@ -105,6 +117,17 @@ class Poller:
         """Ask soon: something was just submitted, cancelled or is being looked at."""
         self._wake.set()
 
+    @contextlib.contextmanager
+    def submitting(self, server_id: ServerId) -> Iterator[None]:
+        """While its submit command runs, that nobody knows the job's name proves nothing, and nobody looks for it."""
+        self._submitting.add(server_id)
+        try:
+            yield
+        finally:
+            self._submitting.discard(server_id)
+            self._submit_ended[server_id] = self._clock()
+            self._missing.pop(server_id, None)
+
     def watch(self, change: int) -> None:
         """One more (+1) or one less (-1) person waits for a change on this cluster."""
         self._watchers += change
@@ -115,16 +138,24 @@ class Poller:
 
     async def run(self) -> None:
         """Tick until cancelled."""
-        while True:
-            self._wake.clear()
-            try:
-                await self.tick()
-            except Exception:
-                log.exception("looking at cluster %s failed", self.cluster)
-                self._failures += 1
-            await self._pause()
+        loop = asyncio.get_running_loop()
+        try:
+            while True:
+                self._wake.clear()
+                begun = loop.time()
+                try:
+                    await self.tick()
+                except HubError as error:
+                    log.warning("cluster %s could not be looked at: %s", self.cluster, error)
+                    self._failures += 1
+                except Exception:
+                    log.exception("looking at cluster %s failed", self.cluster)
+                    self._failures += 1
+                await self._pause(begun)
+        finally:
+            await self._tasks.close()
 
-    async def _pause(self) -> None:
+    async def _pause(self, begun: float) -> None:
         settings = self._settings
         base = settings.fast if self._watchers or self._unsettled else settings.slow
         if self._failures:
@@ -138,8 +169,10 @@ class Poller:
                 await self._wake.wait()
         except TimeoutError:
             return
-        # Several servers may change within one breath: one question serves them all.
-        await asyncio.sleep(min(0.2, settings.fast / 4))
+        # Several servers may change within one breath: one question serves them all. And a page that is loaded again and again
+        # does not make the scheduler work.
+        rest = begun + min(settings.spacing, settings.fast) - asyncio.get_running_loop().time()
+        await asyncio.sleep(max(rest, min(0.2, settings.fast / 4)))
 
     @property
     def _unsettled(self) -> bool:
@@ -194,11 +227,11 @@ class Poller:
             else:
                 self._put(row.id, Observation(Truth.UNKNOWN, asked_at, word="missing from the scheduler's list once"))
         if left:
-            await self._ask_accounting(left)
+            await self._ask_accounting(left, gone)
         return {row.id for row in rows}
 
-    async def _ask_accounting(self, rows: Sequence[Server]) -> None:
-        """The jobs are not in the queue any more, by the scheduler's own word; ask how they ended."""
+    async def _ask_accounting(self, rows: Sequence[Server], gone: set[JobId]) -> None:
+        """The jobs are not in the queue any more; ask how they ended. Of those in ``gone`` the scheduler itself said so."""
         asked_at = self._clock()
         jobs = [row.job_id for row in rows if row.job_id is not None]
         questions = self._accounting_questions(jobs)
@@ -217,7 +250,9 @@ class Poller:
             if record is not None and record.state.terminal:
                 self._missing.pop(row.id, None)
                 self._put(row.id, Observation(Truth.GONE, asked_at, record))
-            elif not questions or self._waited(row.id, asked_at):
+            elif not questions or self._waited(
+                row.id, asked_at, doubtful=record is not None and row.job_id not in gone
+            ):
                 self._missing.pop(row.id, None)
                 self._put(row.id, Observation(Truth.GONE, asked_at))
             else:
@@ -231,20 +266,18 @@ class Poller:
         single = [(self._dialect.accounting([job]), [job]) for job in jobs[: self._settings.single_records]]
         return [(command, asked) for command, asked in single if command is not None]
 
-    def _waited(self, server_id: ServerId, now: datetime) -> bool:
+    def _waited(self, server_id: ServerId, now: datetime, *, doubtful: bool) -> bool:
+        """``doubtful``: the records say that it lives. A queue may have been listed empty; a record may never have been closed."""
         missing = self._missing.get(server_id)
-        patience = timedelta(seconds=self._settings.accounting_patience)
+        patience = timedelta(seconds=self._settings.accounting_patience * (10 if doubtful else 1))
         return missing is not None and now - missing.since >= patience
 
     async def _look_for(self, rows: Sequence[Server]) -> set[ServerId]:
         """Jobs whose submit command never answered: look for them by their unique name."""
         settings = self._settings
         observed: set[ServerId] = set()
-        for row in rows:
+        for row in self._those_to_find(rows):
             asked_at = self._clock()
-            age = asked_at - (row.submit_tried or asked_at)
-            if age < timedelta(seconds=settings.find_after):
-                continue
             missing = self._missing.setdefault(row.id, _Missing(asked_at))
             try:
                 done = await self._transport.run(self._dialect.find(row.job_name, row.account))
@@ -261,10 +294,35 @@ class Poller:
                 self._put(row.id, Observation(Truth.SEEN, asked_at, found[0]))
                 continue
             missing.answers += 1
-            if missing.answers >= settings.confirmations and age >= timedelta(seconds=settings.absent_after):
+            if missing.answers >= settings.confirmations and self._age(row, asked_at) >= self._absent_after(row):
                 self._missing.pop(row.id, None)
                 self._put(row.id, Observation(Truth.GONE, asked_at))
         return observed
+
+    def _those_to_find(self, rows: Sequence[Server]) -> list[Server]:
+        """A few, whose turn it is: after an outage there may be hundreds, and each is a command of its own."""
+        now, find_after = self._clock(), timedelta(seconds=self._settings.find_after)
+        due = [row for row in rows if row.id not in self._submitting and self._age(row, now) >= find_after]
+        self._look_turn += 1
+        for row in due:
+            self._turns.setdefault(row.id, 0)
+        chosen = sorted(due, key=lambda row: self._turns[row.id])[: self._settings.finds]
+        for row in chosen:
+            self._turns[row.id] = self._look_turn
+        return chosen
+
+    def _age(self, row: Server, now: datetime) -> timedelta:
+        """Since when its submit command runs no more, as far as is known."""
+        tried = row.submit_tried or now
+        return now - max(tried, self._submit_ended.get(row.id, tried))
+
+    def _absent_after(self, row: Server) -> timedelta:
+        seconds = self._settings.absent_after
+        if row.submit_tried is not None and row.submit_tried < self._began:
+            # A hub before this one began to submit. The command may run on where nobody waits for it any more, to its deadline.
+            request = JobRequest(row.job_name, row.directory, "", row.account)
+            seconds += self._dialect.submit(request).deadline
+        return timedelta(seconds=seconds)
 
     # ------------------------------------------------ what the cluster offers
 
@@ -276,15 +334,25 @@ class Poller:
             return self.queues
         if not fresh and self._inspect_failed is not None and now - self._inspect_failed < timedelta(seconds=30):
             return self._old_queues("the scheduler did not answer a moment ago")
+        if self._inspecting is None:
+            self._inspecting = self._tasks.start(self._inspect(now), "inspect")
+        # One question for all who wait; it goes on when one of them waits no longer.
+        word = await asyncio.shield(self._inspecting)
+        return self._old_queues(word) if word else self.queues
+
+    async def _inspect(self, now: datetime) -> str:
+        """Why it could not be asked, if so."""
         try:
             done = [await self._transport.run(command) for command in self._dialect.inspect()]
             self.queues = tuple(self._dialect.read_inspect(done))
         except Unreachable as error:
-            self._inspect_failed = now
-            return self._old_queues(str(error))
+            self._inspect_failed = self._clock()
+            return str(error)
+        finally:
+            self._inspecting = None
         self._inspect_failed = None
         self.inspected_at = now
-        return self.queues
+        return ""
 
     def _old_queues(self, word: str) -> tuple[QueueInfo, ...]:
         if self.inspected_at is None:
@@ -318,6 +386,6 @@ class Poller:
         self.answered_at = at
 
     def _forget(self, live: set[ServerId]) -> None:
-        for memory in (self._seen, self._last_good, self._missing):
+        for memory in (self._seen, self._last_good, self._missing, self._submit_ended, self._turns):
             for server_id in [known for known in memory if known not in live]:
                 del memory[server_id]

@@ -18,6 +18,7 @@ from batchhub.control.broadcast import Broadcast
 from batchhub.control.launcher import Launcher
 from batchhub.control.poller import Poller
 from batchhub.control.ports import JobBuilder, ServerStore
+from batchhub.control.routing import RouteKeeper
 from batchhub.control.steps import NO_RECORD, step
 from batchhub.control.tasks import Tasks
 from batchhub.core.errors import (
@@ -30,6 +31,7 @@ from batchhub.core.errors import (
     StoreUnavailable,
     SubmitAmbiguous,
     SubmitRejected,
+    TunnelError,
     Unreachable,
 )
 from batchhub.core.handshake import Connection
@@ -39,6 +41,9 @@ from batchhub.core.ports import Clock, Routes
 
 log = logging.getLogger(__name__)
 
+_LATELY = timedelta(seconds=90)
+"""How fresh an application's silence must be to be held against it."""
+
 
 @dataclass(frozen=True, slots=True)
 class ReconcilerSettings:
@@ -46,7 +51,7 @@ class ReconcilerSettings:
 
     ``cancel_again``: the least pause between two cancels of one job. ``submit_again``: the pause after a submit that could not be begun.
     ``submits_at_most``: how often a job that proved absent is submitted before it is given up. ``verify_routes``: how often the proxy's
-    routes are compared with ours.
+    routes are compared with ours. ``workers``: the most looks at a time on one cluster, so that one which hangs holds up no other.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -87,16 +92,21 @@ class Reconciler:
         self._clock = clock
         self._settings = settings
         self._tasks = Tasks("reconciler")
-        self._slots = asyncio.Semaphore(settings.workers)
+        self._patient = replace(settings.limits, start_timeout=timedelta.max)
+        self._slots = {name: asyncio.Semaphore(settings.workers) for name in clusters}
         self._busy: set[ServerId] = set()
         self._again: set[ServerId] = set()
         self._timers: dict[ServerId, asyncio.TimerHandle] = {}
-        self._published: dict[str, str] = {}
+        self._keeper = RouteKeeper(routes)
+        self._silent: dict[ServerId, datetime] = {}
+        self._closed = False
 
     # ------------------------------------------------ the queue
 
     def look(self, server_ids: Iterable[ServerId]) -> None:
         """Look at these servers again, soon."""
+        if self._closed:
+            return
         for server_id in server_ids:
             if server_id in self._busy:
                 self._again.add(server_id)
@@ -116,7 +126,7 @@ class Reconciler:
         cluster = self._clusters.get(row.cluster)
         if cluster is None:
             return False
-        after, decision = step(row, cluster.poller.newest(row.id), now, self._settings.limits)
+        after, decision = step(row, cluster.poller.newest(row.id), now, self._limits(row, now))
         if after != row:
             return True
         return any(not self._idle(action, row, now) for action in decision.actions)
@@ -124,13 +134,20 @@ class Reconciler:
     def _idle(self, action: Action, row: Server, now: datetime) -> bool:
         """Whether doing it would do nothing."""
         if action is Action.PUBLISH:
-            return self._published.get(row.path) == row.id
+            return self._keeper.holds(row)
         if action is Action.CANCEL:
             return not self._may_cancel(row, now)
         return False
 
+    def _limits(self, row: Server, now: datetime) -> Limits:
+        """Nobody is given up for what could not be asked: while hub, proxy or login node were down, say."""
+        silent = self._silent.get(row.id)
+        return self._settings.limits if silent is not None and now - silent <= _LATELY else self._patient
+
     def later(self, server_id: ServerId, delay: float) -> None:
         """Look at it again in ``delay`` seconds; the newer of two wishes stands."""
+        if self._closed:
+            return
         if old := self._timers.pop(server_id, None):
             old.cancel()
         loop = asyncio.get_running_loop()
@@ -142,6 +159,7 @@ class Reconciler:
 
     async def close(self) -> None:
         """Stop looking."""
+        self._closed = True
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
@@ -149,13 +167,10 @@ class Reconciler:
 
     async def _work(self, server_id: ServerId) -> None:
         try:
-            async with self._slots:
-                await self._look(server_id)
-        except StoreUnavailable as error:
+            await self._look(server_id)
+        except HubError as error:
             log.warning("server %s: %s", server_id, error)
             self.later(server_id, 5.0)
-        except NotFound:
-            log.info("server %s is not in the database any more", server_id)
         except Exception:
             log.exception("looking at server %s failed", server_id)
             self.later(server_id, 10.0)
@@ -168,22 +183,33 @@ class Reconciler:
     # ------------------------------------------------ one look
 
     async def _look(self, server_id: ServerId) -> None:
-        row = await self._store.server(server_id)
+        try:
+            row = await self._store.server(server_id)
+        except NotFound:
+            log.info("server %s is not in the database any more", server_id)
+            return
         cluster = self._clusters.get(row.cluster)
         if cluster is None:
             log.error("server %s is on cluster %r, which the configuration does not name any more", row.id, row.cluster)
             return
+        async with self._slots[row.cluster]:
+            await self._step(row, cluster)
+
+    async def _step(self, before: Server, cluster: Cluster) -> None:
+        server_id = before.id
         seen = cluster.poller.newest(server_id)
         decided: list[Decision] = []
 
         def change(current: Server) -> Server | None:
-            after, decision = step(current, seen, self._clock(), self._settings.limits)
+            now = self._clock()
+            after, decision = step(current, seen, now, self._limits(current, now))
             decided[:] = [decision]
             return after if after != current else None
 
-        before = row
         row = await self._store.update(server_id, change, kind="phase")
         decision = decided[0]
+        if row.phase is not Phase.STARTING:
+            self._silent.pop(server_id, None)
         if row.phase is not before.phase:
             log.info("server %s of %s: %s -> %s", row.id, row.user, before.phase, row.phase)
         for action in decision.actions:
@@ -215,7 +241,8 @@ class Reconciler:
 
     async def _submit(self, row: Server, cluster: Cluster) -> Server:
         if row.submit_count >= self._settings.submits_at_most:
-            return await self._refuse(row, "The scheduler accepted the job several times but never knew it afterwards.")
+            words = "The job was given to the scheduler several times, but it never knew of it afterwards."
+            return await self._refuse(row, words)
         now = self._clock()
         try:
             directory, script = await cluster.launcher.prepare(row)
@@ -235,8 +262,9 @@ class Reconciler:
             self.look((row.id,))
             return row
         try:
-            job_id = await cluster.launcher.submit(row, script)
-        except SubmitRejected as error:
+            with cluster.poller.submitting(row.id):
+                job_id = await cluster.launcher.submit(row, script)
+        except (SubmitRejected, Denied, NotFound, BadInput) as error:
             return await self._refuse(row, str(error))
         except CommandNotFound as error:
             return await self._refuse(row, f"{error} Please tell the hub's administrator.")
@@ -290,7 +318,7 @@ class Reconciler:
         row = await self._store.update(row.id, lambda current: replace(current, cancel_tried=now), kind="cancel")
         try:
             await cluster.launcher.cancel(row)
-        except (Unreachable, Denied) as error:
+        except HubError as error:
             log.warning("server %s: cancelling job %s failed: %s", row.id, row.job_id, error)
             return await self._say(row, f"Cancelling failed and will be tried again: {error}")
         cluster.poller.wake()
@@ -304,36 +332,40 @@ class Reconciler:
         try:
             connection = await cluster.launcher.connection(row)
         except FileMissing:
-            self.later(row.id, self._reach_pause(row))
-            return row
-        except (BadInput, Unreachable) as error:
+            return self._not_yet(row)
+        except Unreachable as error:
             self.later(row.id, 2.0)
             return await self._say(row, str(error))
+        except HubError as error:
+            return await self._say(self._not_yet(row, 2.0), str(error))
         return await self.connected(row, connection)
 
     async def connected(self, row: Server, connection: Connection) -> Server:
         """A job said where it listens: try it through the tunnel, and note that it answers."""
-        if connection.generation not in {row.generation, row.generation - 1}:
-            # A file that an earlier start of the job left behind.
-            self.later(row.id, self._reach_pause(row))
-            return row
+        if connection.generation > row.generation:
+            return self._not_yet(row)
         try:
             endpoint = self._builder.endpoint(row, connection)
             found = replace(row, endpoint=endpoint, generation=connection.generation, nonce=connection.nonce)
             status = await self._routes.probe(self._builder.route(found), self._builder.ready_path(row))
-        except BadInput as error:
-            self.later(row.id, 5.0)
-            return await self._say(row, str(error))
         except Unreachable as error:
+            if isinstance(error, TunnelError):
+                self._not_yet(row)
             self.later(row.id, max(1.0, self._reach_pause(row)))
             return await self._say(row, f"The application runs, but cannot be reached yet: {error}")
+        except HubError as error:
+            return await self._say(self._not_yet(row, 5.0), str(error))
         if status >= 400:
-            self.later(row.id, 1.0)
-            return await self._say(row, f"The application answers with an error so far (HTTP {status}).")
+            # The file may be one that an earlier start of the job left behind.
+            words = f"The application answers with an error so far (HTTP {status})."
+            return await self._say(self._not_yet(row, 1.0), words)
+        await self._keeper.clear(row)
         now = self._clock()
 
         def answered(current: Server) -> Server | None:
-            if current.generation != row.generation or current.host != row.host or not current.alive:
+            # Found by a callback while the scheduler told of another start: it is about the former one.
+            now_there = (current.generation, current.host, current.started)
+            if now_there != (row.generation, row.host, row.started) or not current.alive or current.answered:
                 return None
             return replace(
                 current,
@@ -346,35 +378,42 @@ class Reconciler:
 
         row = await self._store.update(row.id, answered, kind="answered")
         # An older route of this run, to its former node or with its former secret, must not count as published.
-        self._published.pop(row.path, None)
+        self._keeper.doubt(row)
         self.look((row.id,))
         return row
 
+    def _not_yet(self, row: Server, pause: float = 0.0) -> Server:
+        """The application was asked, and does not answer yet: look again."""
+        self._silent[row.id] = self._clock()
+        self.later(row.id, pause or self._reach_pause(row))
+        return row
+
     def _reach_pause(self, row: Server) -> float:
-        """Often at first, when the application is about to listen, then seldom."""
+        """Often at first, when the application is about to listen, then seldom; a class that starts together shares twenty looks a second."""
         age = (self._clock() - row.since).total_seconds()
-        return 0.25 if age < 20 else 1.0 if age < 120 else 3.0
+        return max(0.25 if age < 20 else 1.0 if age < 120 else 3.0, len(self._timers) / 20)
 
     async def _publish(self, row: Server, cluster: Cluster) -> Server:
-        if self._published.get(row.path) == row.id or row.endpoint is None:
+        if self._keeper.holds(row) or row.endpoint is None:
             return row
         try:
-            await self._routes.publish(self._builder.route(row))
+            await self._keeper.publish(row, self._builder.route(row))
         except Unreachable as error:
             log.warning("server %s: its route could not be published: %s", row.id, error)
             self.later(row.id, 2.0)
             return row
-        self._published[row.path] = row.id
+        except HubError as error:
+            # Its profile was taken out of the configuration, say: the admin's to mend, with a restart.
+            log.error("server %s: it has no route: %s", row.id, error)  # noqa: TRY400 - the sentence says it all
+            self.later(row.id, 60.0)
+            return await self._say(row, f"It runs, but has no route: {error}")
         self._broadcast.tell(row.id, row.user)
         cluster.poller.wake()
         return row
 
     async def _withdraw(self, row: Server) -> Server:
-        if self._published.get(row.path, row.id) != row.id:
-            return row
-        self._published.pop(row.path, None)
         try:
-            await self._routes.withdraw(row.path)
+            await self._keeper.withdraw(row)
         except Unreachable as error:
             log.warning("server %s: its route stays until the proxy answers: %s", row.id, error)
         return row
@@ -402,16 +441,9 @@ class Reconciler:
 
     async def verify_routes(self) -> None:
         """Compare the proxy's routes with the servers that are ready: add what is missing, remove what is not wanted."""
-        there = await self._routes.published()
+        there = await self._keeper.there()
         ready = {row.path: row for row in await self._store.live_servers() if row.phase is Phase.READY}
-        for path, server_id in there.items():
-            row = ready.get(path.rstrip("/") + "/")
-            if server_id and (row is None or row.id != server_id):
-                log.info("removing a route that no server wants: %s", path)
-                await self._routes.withdraw(path)
-        held = {path.rstrip("/") + "/": server_id for path, server_id in there.items()}
-        self._published = {path: row.id for path, row in ready.items() if held.get(path) == row.id}
-        self.look(row.id for path, row in ready.items() if path not in self._published)
+        self.look(row.id for row in await self._keeper.compare(there, ready))
 
     async def keep_routes(self) -> None:
         """Verify now and then, until cancelled."""
@@ -422,4 +454,7 @@ class Reconciler:
             except HubError as error:
                 log.warning("the proxy's routes could not be verified: %s", error)
                 delay = 3.0
+            except Exception:
+                log.exception("verifying the proxy's routes failed")
+                delay = 30.0
             await asyncio.sleep(delay)

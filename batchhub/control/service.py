@@ -121,6 +121,10 @@ class HubService:
         """What can be started, in the site's order."""
         return tuple(self._profiles.values())
 
+    def cluster_titles(self) -> Mapping[str, str]:
+        """Cluster name -> its name for people."""
+        return {name: facts.title for name, facts in self._clusters.items()}
+
     async def form(self, user: UserName, profile: str) -> FormView:
         """The form of a profile. Raises NotFound."""
         asked = self._profile(profile)
@@ -298,7 +302,9 @@ class HubService:
             await self._reconciler.connected(row, connection)
         else:
             # The scheduler's word that it runs, and where, is still to come.
-            self._clusters[row.cluster].poller.wake()
+            facts = self._clusters.get(row.cluster)
+            if facts is not None:
+                facts.poller.wake()
 
     async def health(self) -> Mapping[str, str]:
         """Part -> ``ok`` or a sentence: database, proxy, each cluster."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from batchhub.core.lifecycle import Decision, Limits, Sight, decide, moved, outcome_of, sight
 from batchhub.core.model import JobReport, Observation, Phase, Server, Truth, Want
 
 NO_RECORD = "The scheduler no longer knows the job and has no record of its end."
 """The words of an end that only the job itself may still explain."""
+
+CLEANING_UP = timedelta(minutes=5)
+"""How long a scheduler may clean up after a cancelled job, on a node that died for hours, before its owner may start anew."""
 
 
 def adopt(row: Server, seen: Observation | None) -> Server:
@@ -25,7 +28,9 @@ def step(row: Server, seen: Observation | None, now: datetime, limits: Limits) -
         seen = None
     row = adopt(row, seen)
     saw = sight(row, seen, now, limits)
-    decision = decide(row, saw)
+    if saw is Sight.ENDING and _cleans_up_for_ever(row, now):
+        saw = Sight.FINISHED
+    decision = _decide(row, saw)
     report = seen.report if seen else None
     after = _with_facts(row, saw, report)
     if decision.give_up:
@@ -37,6 +42,17 @@ def step(row: Server, seen: Observation | None, now: datetime, limits: Limits) -
     if decision.phase is Phase.ENDED and row.phase is not Phase.ENDED:
         after = _end(after, saw, report, now)
     return after, decision
+
+
+def _decide(row: Server, saw: Sight) -> Decision:
+    if saw is Sight.ABSENT and row.phase is Phase.REQUESTED and row.job_id is not None:
+        # The scheduler gave it an id, so it existed and ended before anybody looked: submitting it again would run it twice.
+        return decide(replace(row, phase=Phase.QUEUED), saw)
+    return decide(row, saw)
+
+
+def _cleans_up_for_ever(row: Server, now: datetime) -> bool:
+    return row.want is Want.DOWN and row.phase is Phase.STOPPING and now - row.since >= CLEANING_UP
 
 
 def _before_its_submit_ended(row: Server, seen: Observation) -> bool:

@@ -90,7 +90,7 @@ _CODE = re.compile(r"\(?([A-Za-z]+)\)?(?=$|[,:(])")
 OUTCOMES: dict[Outcome, str] = {
     Outcome.STOPPED: "Stopped as asked.",
     Outcome.COMPLETED: "The application ended by itself, without an error.",
-    Outcome.FAILED: "It failed.",
+    Outcome.FAILED: "It ended with an error.",
     Outcome.TIMED_OUT: "It reached its time limit and was ended by the scheduler.",
     Outcome.OUT_OF_MEMORY: "It used more memory than it asked for and was ended.",
     Outcome.PREEMPTED: "A job with a higher priority took its place.",
@@ -134,9 +134,10 @@ def describe(row: Server, seen: Observation | None, silent_since: datetime | Non
     job = seen.report if seen and seen.truth is Truth.SEEN else None
     title, sentence, progress = _phase_words(row, job)
     if silent_since is not None and row.alive:
-        since = silent_since.strftime("%H:%M:%S UTC")
-        sentence += f" The scheduler has not answered since {since}; nothing is changed until it does."
+        sentence += " The scheduler does not answer at the moment; nothing changes until it does."
     detail = _detail(row, job)
+    if detail.casefold() == title.casefold():
+        detail = ""
     return Status(
         title=title,
         sentence=sentence.strip(),
@@ -181,7 +182,7 @@ def _phase_words(row: Server, job: JobReport | None) -> tuple[str, str, int]:
 
 
 def _queued(row: Server, job: JobReport | None) -> str:
-    text = f"Job {row.job_id} waits in the queue." if row.job_id else "The job waits in the queue."
+    text = "The job waits in the queue."
     if row.generation > 1:
         text += " It ran before and was put back by the scheduler; it will start again by itself."
     why = explain_reason(job.reason) if job else ""

@@ -138,6 +138,8 @@ JUPYTERLAB = Application(
     default_path="lab",
     # What makes JupyterLab's own hub extension show "Hub Control Panel" and "Log Out" in its File menu.
     hub_argv=(
+        # Else the menu has "Log Out" a second time, and a "Shut Down" that the hub would take for an end nobody asked for.
+        "--ServerApp.quit_button=False",
         (
             "--ServerApp.tornado_settings={'page_config_data':"
             "{'hubPrefix':'{hub}','hubHost':'','hubUser':'{username}','hubServerName':'{server}'}}"

@@ -63,7 +63,7 @@ class AskHub:
 
 @dataclass(frozen=True, slots=True)
 class Redirect:
-    """Send the browser to fetch a ticket."""
+    """Send the browser to the hub: to fetch a ticket, or to sign out."""
 
     url: str
 
@@ -119,6 +119,9 @@ def check(
     ticket = _ticket(facts, rule, now, tickets, revoked)
     foreign = ticket is not None and _foreign(facts)
     if ticket is not None and not foreign:
+        if _navigation(facts) and facts.target.partition("?")[0] == f"{rule.path}/logout":
+            # The application's own sign-out would end nothing: whoever comes back is let in by the ticket.
+            return Redirect(f"{hub}logout")
         fresh = renewed(ticket, now)
         cookie = _cookie(sign(tickets.signing_key, fresh), fresh, now, secure=secure) if fresh else None
         return Allow(ticket.user, ticket.session, cookie)

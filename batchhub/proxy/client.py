@@ -17,6 +17,7 @@ from batchhub.proxy.book import read_stamp
 
 DEADLINE = 10.0  # seconds for one call, its wait for a free place included
 CONCURRENCY = 10
+PROBES = 64  # an application that does not answer holds its probe for seconds; nothing else waits behind it
 
 
 class ProxyClient:
@@ -29,6 +30,7 @@ class ProxyClient:
         self._url = url.rstrip("/")
         self._headers = {"Authorization": f"token {token}"}
         self._http: AsyncHTTPClient | None = None
+        self._probes: AsyncHTTPClient | None = None
 
     async def publish(self, target: RouteTarget) -> None:
         """See Routes."""
@@ -44,7 +46,10 @@ class ProxyClient:
 
     async def probe(self, target: RouteTarget, path: str) -> int:
         """See Routes."""
-        answer = await self._call("POST", "/api/probe", {**route_fields(target), "probe": path}, {200, 503})
+        if self._probes is None:
+            self._probes = AsyncHTTPClient(force_instance=True, max_clients=PROBES)
+        fields = {**route_fields(target), "probe": path}
+        answer = await self._call("POST", "/api/probe", fields, {200, 503}, self._probes)
         content = _json(answer)
         if answer.code == 503:
             raise TunnelError(str(content.get("message", "The application cannot be reached.")))
@@ -67,9 +72,10 @@ class ProxyClient:
 
     async def close(self) -> None:
         """Let go of the connections."""
-        if self._http is not None:
-            self._http.close()
-            self._http = None
+        for client in (self._http, self._probes):
+            if client is not None:
+                client.close()
+        self._http = self._probes = None
 
     async def _routes(self) -> dict[str, dict[str, Any]]:
         content = _json(await self._call("GET", "/api/routes", None, {200}))
@@ -77,7 +83,18 @@ class ProxyClient:
             raise Unreachable("The proxy's list of routes cannot be read.")
         return {path if path.endswith("/") else path + "/": data for path, data in content.items()}
 
-    async def _call(self, method: str, path: str, content: Mapping[str, Any] | None, good: set[int]) -> HTTPResponse:
+    async def ping(self) -> None:
+        """Return if the proxy answers; without the list of all routes. Raises Unreachable."""
+        await self._call("GET", "/api/routes/.ping", None, {200, 404})
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        content: Mapping[str, Any] | None,
+        good: set[int],
+        client: AsyncHTTPClient | None = None,
+    ) -> HTTPResponse:
         if self._http is None:  # belongs to the running loop, so it is made late
             self._http = AsyncHTTPClient(force_instance=True, max_clients=CONCURRENCY)
         request = HTTPRequest(
@@ -90,7 +107,7 @@ class ProxyClient:
             follow_redirects=False,
         )
         try:
-            answer = await self._http.fetch(request, raise_error=False)
+            answer = await (client or self._http).fetch(request, raise_error=False)
         except (OSError, HTTPClientError) as error:
             raise Unreachable(f"The proxy does not answer at {self._url}: {error}.") from error
         if answer.code == 599:

@@ -339,7 +339,8 @@ class SSHPool:
         if link.connection is connection and connection.channels == 0 and link.slots.used == 0:
             self._forget(link)
             connection.close()
-            del self._links[link.identity]
+            if self._links.get(link.identity) is link:
+                del self._links[link.identity]
 
     def _view(self, link: _Link) -> ConnectionView:
         state, since, words = "down", link.since, ""

@@ -23,6 +23,8 @@ def log_request(handler: RequestHandler) -> None:
     status = handler.get_status()
     who = getattr(handler, "visitor", None)
     level = logging.INFO if status < 400 else logging.WARNING if status < 500 else logging.ERROR
+    if status == 424:
+        level = logging.INFO  # the open page of a server that was stopped asks for it again and again
     if request_is_noise(handler.request) and status < 400:
         level = logging.DEBUG
     access.log(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from batchhub.control.service import HubService
 from batchhub.core.forms import Choice, Field, FieldKind, Profile
 from batchhub.core.model import OptionValue
 
@@ -95,6 +96,13 @@ def problems(profile: Profile, errors: Mapping[str, str]) -> tuple[Problem, ...]
     ]
     others = [Problem("", "", _sentence(text)) for name, text in errors.items() if name not in known]
     return (*of_fields, *others)
+
+
+def clusters_to_tell(hub: HubService) -> dict[str, str]:
+    """Cluster name -> what a profile's card says of it: nothing where there is no other to choose."""
+    names = {profile.cluster for profile in hub.profiles()}
+    titles = hub.cluster_titles()
+    return {name: titles.get(name, name) if len(names) > 1 else "" for name in names}
 
 
 def _widget(asked: Field, value: str, error: str) -> Widget:

@@ -1,7 +1,9 @@
 """Poller, reconciler and service together on a real database, a cluster in memory and time that is moved by hand."""
 
 import asyncio
+import shutil
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 
@@ -10,10 +12,20 @@ from batchhub.control.launcher import Launcher
 from batchhub.control.poller import Poller, PollerSettings
 from batchhub.control.reconciler import Cluster, Reconciler, ReconcilerSettings
 from batchhub.control.service import ClusterFacts, HubService, ServiceSettings
-from batchhub.core.errors import Conflict, Denied, InvalidForm, NotFound, SubmitRejected, Unreachable
+from batchhub.core.errors import (
+    ConfigError,
+    Conflict,
+    Denied,
+    InvalidForm,
+    NotFound,
+    StoreUnavailable,
+    SubmitRejected,
+    Unreachable,
+)
 from batchhub.core.forms import Field, FieldKind, Profile
-from batchhub.core.model import JobId, JobState, Outcome, Phase, Server, Truth, UserName, Want
-from batchhub.core.ports import Command, Completed
+from batchhub.core.model import JobId, JobState, Outcome, Phase, Server, ServerId, UserName, Want
+from batchhub.core.ports import Command, Completed, RouteTarget
+from batchhub.store import schema
 from batchhub.store.store import Store
 from tests.control.memory import T0, Clock, MemoryBuilder, MemoryCluster, MemoryRoutes, MemoryTransport
 
@@ -81,6 +93,10 @@ class World:
         await self.store.ping()
         return "ok"
 
+    def be_brief(self) -> None:
+        """A start waits for no first word that will not come."""
+        self.service._settings = replace(self.service._settings, first_word=0.05)
+
     async def close(self) -> None:
         await self.reconciler.close()
         await self.store.close()
@@ -130,8 +146,17 @@ class World:
         return row
 
 
+@pytest.fixture(scope="module")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Made once: making the tables takes longer than most tests."""
+    path = tmp_path_factory.mktemp("empty") / "hub.sqlite"
+    schema.upgrade(f"sqlite:///{path}")
+    return path
+
+
 @pytest.fixture
-async def world(tmp_path):
+async def world(tmp_path, empty_database):
+    shutil.copy(empty_database, tmp_path / "hub.sqlite")
     clock = Clock()
     made = World(str(tmp_path / "hub.sqlite"), clock, MemoryCluster(clock), MemoryRoutes())
     await made.open()
@@ -206,7 +231,7 @@ async def test_a_silent_scheduler_changes_nothing_and_pages_say_since_when(world
     view = await world.service.server(ALICE, "")
     assert view.status.silent_since is not None
     assert view.status.silent_since >= since
-    assert "has not answered since" in view.status.sentence
+    assert "does not answer" in view.status.sentence
     assert (await world.service.health())["cluster hpc"].startswith("silent since")
     world.cluster.down = False
     row = await world.tick()
@@ -331,14 +356,13 @@ async def test_a_submit_slower_than_all_patience_is_not_repeated(
 
     monkeypatch.setattr(MemoryTransport, "run", slow)
     world.cluster.lose_answer = not answered
+    world.be_brief()
     await world.service.spawn(ALICE, "", "lab", FORM)
     await begun.wait()
     for _ in range(12):
         world.clock.move(10)
         await world.poller.tick()
-    seen = world.poller.newest((await world.row()).id)
-    assert seen is not None
-    assert seen.truth is Truth.GONE
+    assert world.poller.newest((await world.row()).id) is None
     world.clock.move(1)
     go.set()
     await world.settle()
@@ -564,3 +588,281 @@ async def test_inspect_is_cached_and_an_old_answer_is_better_than_none(world: Wo
 def test_time_starts_where_the_tests_think() -> None:
     assert Clock()() == T0
     assert JobId("1") == "1"
+
+
+# ------------------------------------------------ races, restarts, what cannot be asked
+
+
+async def test_a_hub_that_was_away_asks_the_application_before_it_gives_it_up(world: World) -> None:
+    await world.spawn()
+    world.cluster.run()
+    row = await world.tick()
+    assert row.phase is Phase.STARTING
+    world.clock.move(1200)
+    world.cluster.listen(row)
+    await world.restart()
+    row = await world.tick()
+    assert (row.phase, world.cluster.count("cancel")) == (Phase.READY, 0)
+
+
+async def test_nobody_is_given_up_while_the_proxy_is_down_but_then_at_once(world: World) -> None:
+    await world.spawn()
+    world.cluster.run()
+    row = await world.tick()
+    world.cluster.listen(row)
+    world.routes.down = True
+    for _ in range(20):
+        row = await world.tick(60)
+    assert (row.phase, row.want, world.cluster.count("cancel")) == (Phase.STARTING, Want.UP, 0)
+    world.routes.down, world.routes.blocked = False, True
+    await world.tick()
+    assert (await world.tick()).want is Want.DOWN
+
+
+async def test_a_callback_that_was_overtaken_by_a_new_start_is_not_believed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.spawn()
+    world.cluster.run()
+    row = await world.tick()
+    world.cluster.listen(row)
+    body = world.cluster.files.pop(f"{row.directory}/connection.json")
+    asked, go, probe = asyncio.Event(), asyncio.Event(), MemoryRoutes.probe
+
+    async def slow(self: MemoryRoutes, target: RouteTarget, path: str) -> int:
+        asked.set()
+        await go.wait()
+        return await probe(self, target, path)
+
+    monkeypatch.setattr(MemoryRoutes, "probe", slow)
+    calling = asyncio.ensure_future(world.service.connected(row.id, f"secret-of-{row.id}-1", body))
+    await asyncio.wait_for(asked.wait(), 10)
+    world.clock.move(60)
+    world.cluster.run("n1")
+    await world.tick()
+    go.set()
+    await asyncio.wait_for(calling, 10)
+    await world.settle()
+    row = await world.row()
+    assert (row.phase, row.answered) == (Phase.STARTING, None)
+
+
+async def test_a_route_that_is_published_while_routes_are_compared_stays(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The list was read before, and still shows the run before this one."""
+    first = await world.ready()
+    await world.service.stop(ALICE, "", ALICE)
+    await world.settle()
+    await world.tick()
+    await world.tick()
+    old, published = {first.path: first.id}, MemoryRoutes.published
+
+    async def slow(self: MemoryRoutes) -> dict[str, str]:
+        await world.ready()
+        return old
+
+    monkeypatch.setattr(MemoryRoutes, "published", slow)
+    await world.reconciler.verify_routes()
+    monkeypatch.setattr(MemoryRoutes, "published", published)
+    row = await world.row()
+    assert row.id != first.id
+    assert world.routes.routes[row.path].server_id == row.id
+
+
+async def test_a_route_that_could_not_be_withdrawn_is_not_taken_for_the_new_starts(world: World) -> None:
+    await world.ready()
+    world.cluster.set(JobState.PENDING)
+    world.routes.down = True
+    row = await world.tick()
+    assert row.phase is Phase.QUEUED
+    world.routes.down = False
+    del world.cluster.files[f"{row.directory}/connection.json"]
+    world.cluster.run("n2")
+    row = await world.tick()
+    publish, world.routes.publish = world.routes.publish, None
+    world.cluster.listen(row, port=4712)
+    world.reconciler.look([row.id])
+    await world.settle()
+    world.routes.publish = publish
+    await world.reconciler.verify_routes()
+    await world.settle()
+    assert world.routes.routes[row.path].endpoint.host == "n2"
+
+
+async def test_a_job_that_ended_before_anybody_looked_is_not_submitted_again(world: World) -> None:
+    world.cluster.has_accounting = False
+    row = await world.spawn()
+    record = b'{"version":1,"code":127,"signal":null,"word":"jupyter: command not found","time":1.0}'
+    world.cluster.files[f"{row.directory}/exit.json"] = record
+    world.cluster.jobs.clear()
+    await world.tick()
+    row = await world.tick()
+    assert (row.phase, row.exit_code, row.words) == (Phase.ENDED, 127, "jupyter: command not found")
+    assert world.cluster.count("submit") == 1
+
+
+async def test_a_node_that_is_cleaned_up_for_ever_keeps_nobody_from_starting_anew(world: World) -> None:
+    await world.ready()
+    await world.tick()
+    world.cluster.set(JobState.COMPLETING, "n1")
+    for _ in range(8):
+        row = await world.tick(60)
+    assert (row.want, row.phase) == (Want.UP, Phase.STOPPING)  # it may yet be put back in the queue
+    await world.service.stop(ALICE, "", ALICE)
+    row = await world.tick()
+    assert (row.phase, row.outcome) == (Phase.ENDED, Outcome.STOPPED)
+
+
+async def test_a_submit_that_outlives_its_hub_is_waited_for(world: World) -> None:
+    """The command runs on at the login node, to its deadline (30 s here), though nobody waits for it any more."""
+    world.cluster.lose_answer = True
+    await world.spawn()
+    late = dict(world.cluster.jobs)
+    world.cluster.jobs.clear()
+    world.cluster.lose_answer = False
+    world.clock.move(1)
+    await world.restart()
+    for _ in range(4):
+        row = await world.tick(15)
+    assert (row.job_id, world.cluster.count("submit")) == (None, 1)
+    world.cluster.jobs.update(late)
+    row = await world.tick(5)
+    assert (row.job_id, world.cluster.count("submit")) == ("101", 1)
+
+
+async def test_a_database_that_fails_after_the_submit_does_not_lose_or_double_the_job(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update = Store.update
+
+    async def failing(self: Store, *words, kind: str = "", **more) -> Server:
+        if kind == "submitted":
+            raise StoreUnavailable("The database does not answer.")
+        return await update(self, *words, kind=kind, **more)
+
+    monkeypatch.setattr(Store, "update", failing)
+    world.be_brief()
+    await world.spawn()
+    monkeypatch.setattr(Store, "update", update)
+    row = await world.tick(15)
+    assert (row.job_id, world.cluster.count("submit"), len(world.cluster.jobs)) == ("101", 1, 1)
+
+
+async def test_secrets_that_could_not_be_renewed_twice_still_open_the_application(world: World) -> None:
+    row = await world.ready()
+    secrets = world.cluster.files[f"{row.directory}/secrets.json"]
+    for _ in range(2):
+        world.cluster.set(JobState.PENDING)
+        await world.tick()
+        world.cluster.files[f"{row.directory}/secrets.json"] = secrets
+        world.cluster.files.pop(f"{row.directory}/connection.json", None)
+        world.cluster.run("n2")
+        row = await world.tick()
+    assert row.generation == 3
+    world.cluster.listen(row)
+    assert (await world.tick()).phase is Phase.READY
+
+
+async def test_an_empty_list_against_living_records_ends_nobody(world: World) -> None:
+    await world.ready()
+    world.cluster.records = {job_id: job.report for job_id, job in world.cluster.jobs.items()}
+    world.cluster.hide = 40
+    for _ in range(40):
+        row = await world.tick(10)
+    assert row.phase is Phase.READY
+    assert (await world.tick()).phase is Phase.READY
+
+
+async def test_only_a_few_are_looked_for_by_name_in_one_tick_and_each_has_its_turn(world: World) -> None:
+    world.cluster.lose_answer = True
+    for number in range(45):
+        await world.service.spawn(ALICE, f"s{number}", "lab", FORM)
+    await world.settle()
+    world.clock.move(15)
+    await world.poller.tick()
+    assert world.cluster.count("find") == 20
+    for _ in range(2):
+        await world.poller.tick()
+        await world.settle()
+    assert all(row.job_id for row in await world.store.live_servers())
+
+
+async def test_one_question_serves_all_forms_and_is_not_cut_short_by_one_that_waits_no_longer(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go, run = asyncio.Event(), MemoryTransport.run
+
+    async def slow(self: MemoryTransport, command: Command, user: str | None = None) -> Completed:
+        await go.wait()
+        return await run(self, command, user)
+
+    monkeypatch.setattr(MemoryTransport, "run", slow)
+    forms = [asyncio.ensure_future(world.poller.inspect()) for _ in range(20)]
+    await asyncio.sleep(0)
+    forms.pop(0).cancel()
+    await asyncio.sleep(0)
+    go.set()
+    found = await asyncio.wait_for(asyncio.gather(*forms), 10)
+    assert {queues[0].name for queues in found} == {"debug"}
+    assert world.cluster.count("inspect") == 1
+
+
+async def test_a_profile_that_was_taken_away_is_a_sentence_not_a_traceback(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await world.ready()
+    world.routes.routes.clear()
+
+    def gone(_self: MemoryBuilder, _row: Server) -> RouteTarget:
+        raise ConfigError("There is no profile 'lab'.")
+
+    monkeypatch.setattr(MemoryBuilder, "route", gone)
+    await world.reconciler.verify_routes()
+    await world.settle()
+    row = await world.row()
+    assert "no route: There is no profile 'lab'." in row.words
+    assert not any(record.exc_info for record in caplog.records)
+
+
+async def test_a_cluster_that_hangs_holds_up_no_other(world: World) -> None:
+    hung = MemoryTransport(MemoryCluster(world.clock))
+    hung.home = lambda _user: asyncio.Event().wait()
+    poller = world.reconciler._clusters["hpc"].poller
+    reconciler = Reconciler(
+        clusters={
+            "hpc": world.reconciler._clusters["hpc"],
+            "hung": Cluster(poller, Launcher(hung, world.cluster, MemoryBuilder())),
+        },
+        store=world.store,
+        routes=world.routes,
+        builder=MemoryBuilder(),
+        broadcast=world.broadcast,
+        clock=world.clock,
+        settings=ReconcilerSettings(workers=2),
+    )
+    for number in range(5):
+        row = Server(ServerId(f"hung{number}".ljust(12, "a")), ALICE, f"h{number}", "hung", "lab", "alice", T0, T0)
+        await world.store.add_server(row)
+        reconciler.look([row.id])
+    row = await world.store.add_server(Server(ServerId("b" * 12), ALICE, "", "hpc", "lab", "alice", T0, T0))
+    reconciler.look([row.id])
+    for _ in range(2000):
+        if (await world.row()).job_id:
+            break
+        await asyncio.sleep(0.001)
+    assert (await world.row()).job_id == "101"
+    await reconciler.close()
+    assert not asyncio.all_tasks() - {asyncio.current_task()}
+
+
+async def test_nothing_is_begun_while_it_ends(world: World) -> None:
+    row = await world.spawn()
+    world.reconciler.look([row.id])
+    world.reconciler.look([row.id])
+    await world.reconciler.close()
+    world.reconciler.look([row.id])
+    world.reconciler.later(row.id, 0.0)
+    await asyncio.sleep(0)
+    assert not any("look at" in task.get_name() for task in asyncio.all_tasks())
+    assert not world.reconciler._timers

@@ -113,7 +113,6 @@ def row(phase: Phase, **changes: object) -> Server:
         (row(Phase.REQUESTED), "Requested", "about to be submitted"),
         (row(Phase.REQUESTED, submit_tried=NOW), "Submitting", "its answer is awaited"),
         (row(Phase.QUEUED), "Queued", "The job waits in the queue."),
-        (row(Phase.QUEUED, job_id=JobId("7")), "Queued", "Job 7 waits in the queue."),
         (row(Phase.QUEUED, generation=2), "Queued", "put back by the scheduler"),
         (row(Phase.STARTING, host="n1"), "Starting", "The job runs on n1; the application is starting."),
         (row(Phase.STARTING), "Starting", "The job runs; the application is starting."),
@@ -121,9 +120,9 @@ def row(phase: Phase, **changes: object) -> Server:
         (row(Phase.STOPPING), "Ending", "ending the job"),
         (row(Phase.READY, want=Want.DOWN), "Stopping", "being cancelled"),
         (row(Phase.ENDED, outcome=Outcome.TIMED_OUT), "Timed out", "time limit"),
-        (row(Phase.ENDED, outcome=Outcome.FAILED, exit_code=3), "Failed", "It failed. Exit code 3."),
+        (row(Phase.ENDED, outcome=Outcome.FAILED, exit_code=3), "Failed", "It ended with an error. Exit code 3."),
         (row(Phase.ENDED, outcome=Outcome.COMPLETED, exit_code=0), "Completed", "without an error."),
-        (row(Phase.ENDED), "Failed", "It failed."),
+        (row(Phase.ENDED), "Failed", "It ended with an error."),
     ],
 )
 def test_every_phase_has_its_words(server: Server, title: str, sentence: str) -> None:
@@ -141,14 +140,20 @@ def test_why_it_waits_is_explained_and_the_schedulers_own_words_stand_beside() -
     assert status.estimated_start == start
 
 
+def test_a_detail_that_only_repeats_the_title_is_left_out() -> None:
+    ended = row(Phase.ENDED, outcome=Outcome.FAILED, words="failed")
+    assert describe(ended, None, None, NOW).detail == ""
+    assert describe(replace(ended, words="NODE_FAIL"), None, None, NOW).detail == "NODE_FAIL"
+
+
 def test_silence_is_told_and_changes_nothing_else() -> None:
     status = describe(row(Phase.READY), None, NOW, NOW + timedelta(minutes=1))
-    assert "has not answered since 12:00:00 UTC; nothing is changed" in status.sentence
+    assert "does not answer at the moment; nothing changes" in status.sentence
     assert status.title == "Ready"
     assert status.silent_since == NOW
     ended = describe(row(Phase.ENDED, outcome=Outcome.STOPPED), None, NOW, NOW)
     assert ended.silent_since is None
-    assert "answered" not in ended.sentence
+    assert "answer" not in ended.sentence
 
 
 def test_time_left_runs_down_between_two_questions() -> None:

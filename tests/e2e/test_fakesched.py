@@ -427,7 +427,7 @@ def test_a_scheduler_out_of_its_mind_changes_nothing_and_every_end_is_told(site:
 
 def is_told(person: Program, *, silent: bool) -> None:
     """Wait until the server's page says that nobody can be asked, or no longer says so."""
-    words = "The scheduler has not answered since"
+    words = "The scheduler does not answer at the moment"
     wait_until(lambda: (words in person.server()["sentence"]) is silent, 30, f"silent is {silent}\n{person.hub.logs()}")
 
 

@@ -66,6 +66,20 @@ def test_with_a_good_ticket(facts: Facts) -> None:
     assert decide(replace(facts, tickets=[GOOD], authorization="token of-the-notebook")) == Allow("alice", "s1")
 
 
+@pytest.mark.parametrize("query", ["", "?next=/x"])
+def test_signing_out_of_the_application_is_signing_out_of_the_hub(query: str) -> None:
+    leaving = replace(PAGE, target=f"/user/alice/logout{query}", tickets=[GOOD])
+    assert decide(leaving) == Redirect("/hub/logout")
+    assert decide(replace(leaving, target="/user/alice/lab/logout"), LAB) == Redirect("/hub/logout")
+    assert decide(replace(leaving, fetch_mode="cors")) == Allow("alice", "s1")
+    assert decide(replace(leaving, method="POST")) == Allow("alice", "s1")
+    assert decide(replace(leaving, target="/user/alice/files/logout")) == Allow("alice", "s1")
+    assert decide(replace(leaving, target="/user/alice/logout/x")) == Allow("alice", "s1")
+    stranger = decide(replace(leaving, tickets=[]))
+    assert isinstance(stranger, Redirect)
+    assert stranger.url.startswith("/hub/access?next=")
+
+
 def test_a_revoked_session_is_refused_even_if_its_ticket_was_seen_before() -> None:
     tickets = Tickets([KEY])
     facts = replace(CALL, tickets=[GOOD])

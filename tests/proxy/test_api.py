@@ -12,7 +12,7 @@ import pytest
 from batchhub.core.errors import ConfigError, TunnelError, Unreachable
 from batchhub.core.model import Endpoint
 from batchhub.core.ports import Routes, RouteTarget
-from batchhub.proxy.client import ProxyClient
+from batchhub.proxy.client import CONCURRENCY, ProxyClient
 from batchhub.proxy.server import Proxy
 from tests.proxy.harness import NOW, TOKEN, App, World, parse, read_request, running, settings, ticket_cookie, world
 
@@ -267,6 +267,29 @@ async def test_probe_of_what_does_not_answer_http(tmp_path: Path) -> None:
         refused = RouteTarget("/x/", Endpoint("127.0.0.1", 1), "alice", "abc")
         with pytest.raises(TunnelError, match=r"127\.0\.0\.1:1 cannot be reached"):
             await client.probe(refused, "/")
+        await client.close()
+
+
+async def test_applications_that_hang_hold_up_no_route(tmp_path: Path) -> None:
+    """More than the client's places for its other calls are probed, and none answers."""
+    arrived = asyncio.Semaphore(0)
+
+    async def silent(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        arrived.release()
+        await asyncio.Event().wait()
+
+    async with running(App(serve=silent)) as app, world(tmp_path) as w:
+        client = ProxyClient(f"http://127.0.0.1:{w.proxy.api_port}", TOKEN)
+        target = RouteTarget("/x/", Endpoint("127.0.0.1", app.port), "alice", "abc")
+        probes = [asyncio.ensure_future(client.probe(target, "/")) for _ in range(CONCURRENCY + 5)]
+        async with asyncio.timeout(7):
+            for _ in probes:
+                await arrived.acquire()
+            await client.publish(target)
+            await client.ping()
+        for probe in probes:
+            probe.cancel()
+        await asyncio.gather(*probes, return_exceptions=True)
         await client.close()
 
 

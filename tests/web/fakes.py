@@ -120,6 +120,9 @@ class FakeHub(HubService):
     def profiles(self) -> Sequence[Profile]:
         return self.offered
 
+    def cluster_titles(self) -> Mapping[str, str]:
+        return {profile.cluster: profile.cluster.title() for profile in self.offered}
+
     async def form(self, user: UserName, profile: str) -> FormView:
         for one in self.offered:
             if one.name == profile:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -110,11 +111,33 @@ async def test_from_sign_in_to_the_server_by_keyboard(site: Site, chromium: Brow
         await expect(page.locator("[data-show=estimated]")).to_have_attribute("datetime", "2026-03-01T09:50:00Z")
         await expect(page.locator(".step[aria-current=step]")).to_have_text("Queued")
         site.hub.move("ann", phase=Phase.STARTING, host="n017")
-        await expect(page.locator("[data-show=node]")).to_have_text("n017")
+        await expect(page.locator("[data-show=sentence]")).to_contain_text("n017")
         await expect(page.locator(".step[aria-current=step]")).to_have_text("Starting")
         site.hub.move("ann", phase=Phase.READY)
         await expect(page).to_have_url(f"{site.url}/user/ann/")
         await expect(page.get_by_role("heading")).to_have_text("A notebook")
+
+
+async def test_after_a_wrong_password_one_types_it_again(site: Site, chromium: Browser) -> None:
+    async with tab(chromium, site) as page:
+        await page.goto("/hub/login")
+        await page.keyboard.type("ann")
+        await page.keyboard.press("Tab")
+        await page.keyboard.type("wrong")
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_role("alert")).to_contain_text("not right")
+        await expect(page.locator("#password")).to_be_focused()
+        await page.keyboard.type("nna")
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_role("heading", name="Your servers")).to_be_visible()
+
+
+async def test_the_last_minutes_run_down_by_the_second(site: Site, chromium: Browser) -> None:
+    async with tab(chromium, site) as page:
+        await by_password(page)
+        left = replace(RUNNING, time_left=timedelta(minutes=5))
+        site.hub.put("ann", phase=Phase.READY, host="n017", report=left)
+        await expect(page.locator("[data-left]")).to_have_text(re.compile(r"4m \d\ds"))
 
 
 async def test_a_link_signs_in_and_leaves_no_trace(site: Site, chromium: Browser) -> None:
@@ -131,13 +154,13 @@ async def test_a_link_signs_in_and_leaves_no_trace(site: Site, chromium: Browser
 async def test_a_failure_appears_where_one_waits(site: Site, chromium: Browser) -> None:
     async with tab(chromium, site) as page:
         await by_password(page)
-        site.hub.put("ann", phase=Phase.STARTING, host="n1", job_id=JobId("4711"))
+        site.hub.put("ann", phase=Phase.STARTING, job_id=JobId("4711"))
         await page.goto("/hub/spawn-pending/ann")
         await expect(page.locator("[data-show=title]")).to_have_text("Starting")
         site.hub.move("ann", words="Exited at once.", log_tail="jupyter: command not found", **FAILED)
         await expect(page.get_by_role("heading", level=1)).to_have_text("JupyterLab did not start")
         await expect(page.locator(".log")).to_have_text("jupyter: command not found")
-        await page.get_by_role("button", name="Start again with the same options").click()
+        await page.get_by_role("button", name="Start again").click()
         await expect(page.locator("#problems")).to_be_visible()  # nothing was chosen the first time
 
 

@@ -1,6 +1,7 @@
 """Home, form, waiting page, how it ended, admin list, tokens."""
 
 import re
+from dataclasses import replace
 from datetime import timedelta
 from html import unescape
 
@@ -34,6 +35,8 @@ async def test_home_tells_state_node_and_time_left(site: Site, ann: Browser) -> 
     ann.has("Ready", "n017", "3h 20m", 'data-left="12000"', 'href="/user/ann/"', "/hub/stop/ann")
     ann.has("Queued", "not enough cores", "Resources", 'datetime="2026-03-01T09:50:00Z"', ">Cancel<")
     ann.has("Exit code 3.", "Details", "Start again", "/hub/spawn/ann/old?profile=lab")
+    ann.has("<dt>Ready since</dt>", "<dt>In the queue since</dt>", "<dt>Ended</dt>")
+    assert "Tinaroo" not in ann.text, "with one cluster its name says nothing"
     assert "theirs" not in ann.text
 
 
@@ -70,6 +73,27 @@ async def test_several_profiles_are_chosen_first(ann: Browser) -> None:
     assert answer.headers["Location"] == "/hub/spawn/ann"
     await ann.get("/hub/spawn/ann")
     ann.has("What shall your server run?", "/hub/spawn/ann?profile=lab", "/hub/spawn/ann?profile=rstudio")
+
+
+async def test_cards_name_the_cluster_where_there_is_more_than_one(site: Site, ann: Browser) -> None:
+    for path in ("/hub/home", "/hub/spawn/ann"):
+        await ann.get(path)
+        assert "Tinaroo" not in ann.text
+    site.hub.offered = [LAB, replace(STUDIO, cluster="bunya")]
+    for path in ("/hub/home", "/hub/spawn/ann"):
+        await ann.get(path)
+        ann.has("Tinaroo", "Bunya")
+
+
+async def test_a_restart_goes_to_the_form_of_what_it_was(site: Site, ann: Browser) -> None:
+    site.hub.put("ann", "old", profile="rstudio", **FAILED)
+    await ann.get("/hub/spawn/ann/old")
+    ann.has("Start RStudio as “old”", "Choose something else")
+    await ann.get("/hub/spawn/ann/old?choose=1")
+    ann.has("What shall “old” run?")
+    site.hub.offered = [LAB, replace(LAB, name="other")]
+    await ann.get("/hub/spawn/ann/old")
+    ann.has("What shall “old” run?")
 
 
 async def test_a_single_profile_is_not(site: Site, ann: Browser) -> None:
@@ -187,11 +211,11 @@ async def test_the_waiting_page_works_without_scripts(site: Site, ann: Browser) 
     assert answer.code == 200
     ann.has(
         "Queued",
-        "Job 4711 waits",
+        "The job waits",
         "Resources",
         "2026-03-01 09:50 UTC",
         'http-equiv="refresh"',
-        "has not answered since",
+        "does not answer at the moment",
     )
     ann.has('aria-live="polite"', 'data-events="/hub/api/users/ann/server/progress"', 'aria-current="step">Queued')
     site.hub.move("ann", phase=Phase.READY)
@@ -202,7 +226,7 @@ async def test_a_failure_tells_outcome_words_code_and_log(site: Site, ann: Brows
     site.hub.put("ann", options={"cores": 4, "walltime": 7200}, words="oom", log_tail="line <1>\nkilled", **FAILED)
     answer = await ann.get("/hub/spawn-pending/ann")
     assert answer.code == 200
-    ann.has("JupyterLab did not start", "Exit code 3.", "oom", "line <1>\nkilled", "Start again with the same options")
+    ann.has("JupyterLab did not start", "Exit code 3.", "oom", "line <1>\nkilled", "Start again")
     assert "line <1>" not in ann.text
     ann.has('name="cores" value="4"', 'name="walltime" value="2h"', 'name="memory" value=""')
     assert "pending.js" not in ann.text
@@ -220,7 +244,7 @@ async def test_a_calm_end_is_no_alarm(site: Site, ann: Browser) -> None:
     site.hub.offered = []
     await ann.get("/hub/spawn-pending/ann")
     ann.has("lab has ended")
-    assert "same options" not in ann.text
+    assert "Start again" not in ann.text
 
 
 async def test_a_server_that_never_was(ann: Browser) -> None:

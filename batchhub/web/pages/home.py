@@ -6,6 +6,7 @@ from batchhub.core.errors import BadInput
 from batchhub.core.model import read_server_name
 from batchhub.web.base import Page
 from batchhub.web.models import fingerprint
+from batchhub.web.widgets import clusters_to_tell
 
 
 class HomePage(Page):
@@ -30,6 +31,7 @@ class HomePage(Page):
             views=views,
             state=fingerprint(views),
             profiles=list(hub.profiles()),
+            clusters=clusters_to_tell(hub),
             default_free=not any(view.server.alive and not view.server.name for view in views),
             named=self.web.settings.named_servers and bool(hub.profiles()),
             name=name,

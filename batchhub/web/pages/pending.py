@@ -38,7 +38,9 @@ class PendingPage(Page):
         ran = server.started is not None or bool(server.host)
         verb = "did not start" if failed and not ran else "has ended"
         title = f"{what or server.profile}{f' “{server.name}”' if server.name else ''} {verb}"
-        lead = "What the scheduler and the job left behind is below; your files are untouched." if failed else ""
+        lead = ""
+        if failed:
+            lead = "Your files are untouched." + (" Its log below may say why." if server.log_tail else "")
         self.page("ended.html", view=view, title=title, lead=lead, again=await self._again(view))
 
     async def _again(self, view: ServerView) -> list[tuple[str, str]] | None:

@@ -8,7 +8,7 @@ from batchhub.control.service import FormView
 from batchhub.core.errors import Conflict, HubError, InvalidForm, NotFound, SubmitRejected
 from batchhub.core.model import Phase, Want
 from batchhub.web.base import Page, retry_after
-from batchhub.web.widgets import initial, posted, problems, widgets
+from batchhub.web.widgets import clusters_to_tell, initial, posted, problems, widgets
 
 _OURS = frozenset({"_xsrf", "profile", "next", "choose"})
 
@@ -36,10 +36,11 @@ class SpawnPage(Page):
         hub = self.web.services.hub
         offered = list(hub.profiles())
         chosen = self.get_query_argument("profile", "")
-        if not chosen and len(offered) == 1:
-            chosen = offered[0].name
+        if not chosen:
+            # One to offer, or what this server ran before: JupyterLab's "Restart" comes here without saying what.
+            chosen = offered[0].name if len(offered) == 1 else await self._before(server)
         if not chosen or self.get_query_argument("choose", ""):
-            self.page("choose.html", name=server, profiles=offered)
+            self.page("choose.html", name=server, profiles=offered, clusters=clusters_to_tell(hub))
             return
         view = await hub.form(self.me.name, chosen)
         self._form(view, server, initial(view.profile, view.previous, self._raw(self.request.query_arguments)))
@@ -95,6 +96,14 @@ class SpawnPage(Page):
         links = self.web.links
         self.see_other((links.server if ready else links.pending)(self.me.name, server))
         return True
+
+    async def _before(self, server: str) -> str:
+        """The profile this server had the last time, if it is still offered."""
+        try:
+            before = (await self.web.services.hub.server(self.me.name, server)).server.profile
+        except NotFound:
+            return ""
+        return before if any(profile.name == before for profile in self.web.services.hub.profiles()) else ""
 
     def _raw(self, arguments: Mapping[str, Sequence[bytes]]) -> dict[str, list[str]]:
         return {

@@ -2,6 +2,14 @@
 
 document.getElementById("problems")?.focus();
 
+// What matters in a log is its end.
+const log = document.querySelector(".log");
+const toTheEnd = () => log.scrollTo(0, log.scrollHeight);
+if (log) {
+  toTheEnd();
+  log.closest("details").addEventListener("toggle", toTheEnd);
+}
+
 for (const form of document.querySelectorAll("form[data-once]")) {
   form.addEventListener("submit", (event) => {
     if (form.dataset.sent) {

@@ -5,11 +5,21 @@ export function xsrf() {
   return document.querySelector('meta[name="batchhub-xsrf"]').content;
 }
 
-/** A duration as the server writes it: to the minute, rounded up. */
+/** A duration as the server writes it, to the minute, rounded up; the last ten minutes run down by the second. */
 export function spell(seconds) {
+  if (seconds > 0 && seconds < 600) {
+    return `${Math.floor(seconds / 60)}m ${String(Math.floor(seconds % 60)).padStart(2, "0")}s`;
+  }
   const minutes = Math.ceil(Math.max(0, seconds) / 60);
   const parts = [[Math.floor(minutes / 1440), "d"], [Math.floor(minutes / 60) % 24, "h"], [minutes % 60, "m"]];
   return parts.filter(([number]) => number).map(([number, unit]) => number + unit).join(" ") || "0m";
+}
+
+/** No more of a date than is needed: the time alone today, no year in this one. */
+function brief(when, now) {
+  if (when.toDateString() === now.toDateString()) return { timeStyle: "short" };
+  if (when.getFullYear() !== now.getFullYear()) return { dateStyle: "medium", timeStyle: "short" };
+  return { day: "numeric", month: "short", hour: "numeric", minute: "2-digit" };
 }
 
 /** <time datetime="…"> in the reader's own zone and language. */
@@ -17,8 +27,7 @@ export function localTimes(root = document) {
   for (const element of root.querySelectorAll("time[datetime]:not([data-local])")) {
     const when = new Date(element.dateTime);
     if (Number.isNaN(when.valueOf())) continue;
-    const today = when.toDateString() === new Date().toDateString();
-    element.textContent = when.toLocaleString(undefined, today ? { timeStyle: "short" } : { dateStyle: "medium", timeStyle: "short" });
+    element.textContent = when.toLocaleString(undefined, brief(when, new Date()));
     element.title = when.toLocaleString(undefined, { dateStyle: "full", timeStyle: "long" });
     element.dataset.local = "";
   }

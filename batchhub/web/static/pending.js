@@ -38,7 +38,6 @@ function show(event) {
   text("sentence", event.sentence);
   text("detail", event.detail);
   text("job", event.job_id ?? "");
-  text("node", event.node ?? "");
   time("since", event.since);
   time("estimated", event.estimated_start);
   time("silent", event.silent_since);

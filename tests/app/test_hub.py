@@ -1,0 +1,82 @@
+"""What the hub does in the background: it must live on, whatever its neighbours do."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from batchhub.app import hub as module
+from batchhub.app.hub import Hub
+from batchhub.control.tasks import Tasks
+from batchhub.core.errors import StoreUnavailable, Unreachable
+
+
+def a_hub(**parts: Any) -> Hub:
+    """A hub of only these parts."""
+    made = Hub.__new__(Hub)
+    made._tasks = Tasks("hub")
+    for name, part in parts.items():
+        setattr(made, name, part)
+    return made
+
+
+class Proxy:
+    """Does not answer the first ``deaf`` times."""
+
+    def __init__(self, deaf: int) -> None:
+        self.deaf = deaf
+        self.ended: list[str] = []
+
+    async def revoke(self, session: str) -> None:
+        if self.deaf:
+            self.deaf -= 1
+            raise Unreachable("The proxy does not answer.")
+        self.ended.append(session)
+
+
+async def test_a_proxy_that_was_away_is_told_of_ended_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_TELL_AGAIN", 0.0)
+    proxy = Proxy(deaf=3)
+    hub = a_hub(routes=proxy)
+    await hub._revoked(("a", "b"))
+    assert proxy.ended == []
+    async with asyncio.timeout(10):
+        while proxy.ended != ["a", "b"]:
+            await asyncio.sleep(0)
+    await hub._tasks.close()
+
+
+async def test_keeping_house_outlives_the_databases_pauses(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Store:
+        def __init__(self) -> None:
+            self.asked = 0
+            self.pruned = [1000, 3, 0]
+
+        async def expire_sessions(self, _now: object) -> None:
+            self.asked += 1
+            if self.asked == 1:
+                raise StoreUnavailable("The database does not answer.")
+
+        async def prune_ended(self, _before: object) -> int:
+            return self.pruned.pop(0)
+
+    store, done = Store(), asyncio.Event()
+
+    async def sleep(_seconds: float) -> None:
+        if store.asked == 2:
+            done.set()
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(module, "asyncio", SimpleNamespace(sleep=sleep))
+    hub = a_hub(store=store, _plan=SimpleNamespace(keep_ended=timedelta(days=1)))
+    hub._tasks.start(hub._keep_house(), "house")
+    await asyncio.wait_for(done.wait(), 10)
+    assert store.pruned == []
+    assert "tried again in an hour" in caplog.text
+    await hub._tasks.close()
