@@ -96,6 +96,7 @@ def plan_hub(
             cancel_again=starting.cancel_again,
         ),
         service=ServiceSettings(first_word=starting.first_word),
+        keep_ended=timedelta(days=trait(traits.BatchHub).keep_ended_days),
         sessions=SessionSettings(idle=timedelta(hours=sessions.idle_hours), absolute=absolute),
         web=WebSettings(
             title=pages.title,

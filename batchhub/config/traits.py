@@ -30,6 +30,9 @@ class BatchHub(Configurable):
     applications = Dict(help="Application name -> table: further web applications that profiles may name.").tag(
         config=True
     )
+    keep_ended_days = Float(
+        365.0, help="Days that ended runs, with their events, are kept in the database; then they are deleted for good."
+    ).tag(config=True)
     template_dirs = List(Unicode(), help="Directories searched for job templates before BatchHub's own.").tag(
         config=True
     )

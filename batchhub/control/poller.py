@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 
 from batchhub.control.ports import ServerStore
 from batchhub.control.tasks import Tasks
-from batchhub.core.errors import HubError, Unreachable
+from batchhub.core.errors import BadInput, HubError, Unreachable
 from batchhub.core.model import JobId, JobReport, Observation, Phase, QueueInfo, Server, ServerId, Truth, Want
 from batchhub.core.ports import Clock, Command, Dialect, JobRequest, Transport
 
@@ -196,6 +196,9 @@ class Poller:
 
     async def _look_at(self, rows: Sequence[Server]) -> set[ServerId]:
         asked_at = self._clock()
+        rows = self._askable(rows, asked_at)
+        if not rows:
+            return set()
         found: dict[JobId, JobReport] = {}
         gone: set[JobId] = set()
         jobs = [row.job_id for row in rows if row.job_id is not None]
@@ -229,6 +232,31 @@ class Poller:
         if left:
             await self._ask_accounting(left, gone)
         return {row.id for row in rows}
+
+    def _askable(self, rows: Sequence[Server], now: datetime) -> Sequence[Server]:
+        """Those whose job id this scheduler could have given; one that it could not must not keep the others from being asked about.
+
+        That happens when a cluster's scheduler is changed in the configuration while its servers live.
+        """
+        jobs = [row.job_id for row in rows if row.job_id is not None]
+        try:
+            self._dialect.status(jobs)
+        except BadInput:
+            good = [row for row in rows if self._fits(row, now)]
+        else:
+            good = list(rows)
+        return good
+
+    def _fits(self, row: Server, now: datetime) -> bool:
+        assert row.job_id is not None
+        try:
+            self._dialect.status([row.job_id])
+        except BadInput as error:
+            if self._seen.get(row.id) is None:
+                log.warning("cluster %s: server %s cannot be followed: %s", self.cluster, row.id, error)
+            self._put(row.id, Observation(Truth.UNKNOWN, now, word=str(error)))
+            return False
+        return True
 
     async def _ask_accounting(self, rows: Sequence[Server], gone: set[JobId]) -> None:
         """The jobs are not in the queue any more; ask how they ended. Of those in ``gone`` the scheduler itself said so."""

@@ -12,6 +12,7 @@ BatchHub.applications = {}
 BatchHub.authenticator_class = 'pam'
 BatchHub.clusters = {}
 BatchHub.db_url = ''
+BatchHub.keep_ended_days = 365.0
 BatchHub.profiles = []
 BatchHub.site_file = ''
 BatchHub.template_dirs = []

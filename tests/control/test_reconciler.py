@@ -13,6 +13,7 @@ from batchhub.control.poller import Poller, PollerSettings
 from batchhub.control.reconciler import Cluster, Reconciler, ReconcilerSettings
 from batchhub.control.service import ClusterFacts, HubService, ServiceSettings
 from batchhub.core.errors import (
+    BadInput,
     ConfigError,
     Conflict,
     Denied,
@@ -866,3 +867,25 @@ async def test_nothing_is_begun_while_it_ends(world: World) -> None:
     await asyncio.sleep(0)
     assert not any("look at" in task.get_name() for task in asyncio.all_tasks())
     assert not world.reconciler._timers
+
+
+async def test_an_id_of_another_scheduler_does_not_keep_the_others_from_being_followed(world: World) -> None:
+    row = await world.spawn()
+    await world.service.spawn(ALICE, "odd", "lab", FORM)
+    await world.settle()
+    odd = await world.store.current_server(ALICE, "odd")
+    assert odd is not None
+    await world.store.update(odd.id, lambda current: replace(current, job_id=JobId("7.head")))
+    plain = world.cluster.status
+
+    def strict(jobs):
+        if any("." in job for job in jobs):
+            raise BadInput("'7.head' is not a job id of this scheduler")
+        return plain(jobs)
+
+    world.cluster.status = strict
+    row = await world.tick()
+    assert row.phase is Phase.QUEUED
+    odd = await world.store.current_server(ALICE, "odd")
+    assert odd is not None
+    assert (odd.phase, odd.outcome) == (Phase.REQUESTED, None)
