@@ -9,6 +9,7 @@ from tornado.httputil import HTTPServerRequest
 from tornado.web import RequestHandler
 
 access = logging.getLogger("batchhub.web.access")
+_REFUSED = frozenset({401, 403, 429})
 errors = logging.getLogger("batchhub.web")
 
 
@@ -22,9 +23,8 @@ def log_request(handler: RequestHandler) -> None:
     """Tornado's ``log_function``: one line a request."""
     status = handler.get_status()
     who = getattr(handler, "visitor", None)
-    level = logging.INFO if status < 400 else logging.WARNING if status < 500 else logging.ERROR
-    if status == 424:
-        level = logging.INFO  # the open page of a server that was stopped asks for it again and again
+    # A form that was filled in wrongly, or a page that is not there, is the visitor's business; being refused may be the admin's.
+    level = logging.ERROR if status >= 500 else logging.WARNING if status in _REFUSED else logging.INFO
     if request_is_noise(handler.request) and status < 400:
         level = logging.DEBUG
     access.log(
