@@ -202,7 +202,22 @@ class HubService:
         row = await self._current(user, name)
 
         def down(current: Server) -> Server | None:
-            if not current.alive or current.want is Want.DOWN:
+            if not current.alive:
+                return None
+            if current.cluster not in self._clusters:
+                # Nobody can be asked any more; without this the name could never be used again.
+                words = f"Cluster {current.cluster!r} is not configured any more; its job {current.job_id or ''} may still be there."
+                now = self._clock()
+                return replace(
+                    current,
+                    want=Want.DOWN,
+                    phase=Phase.ENDED,
+                    since=now,
+                    ended=now,
+                    outcome=Outcome.FAILED,
+                    words=words,
+                )
+            if current.want is Want.DOWN:
                 return None
             return replace(current, want=Want.DOWN, words="" if by == user else f"Stopped by {by}.", cancel_tried=None)
 

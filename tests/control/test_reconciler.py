@@ -889,3 +889,12 @@ async def test_an_id_of_another_scheduler_does_not_keep_the_others_from_being_fo
     odd = await world.store.current_server(ALICE, "odd")
     assert odd is not None
     assert (odd.phase, odd.outcome) == (Phase.REQUESTED, None)
+
+
+async def test_a_server_of_a_cluster_that_is_gone_from_the_configuration_can_be_let_go(world: World) -> None:
+    row = await world.ready()
+    await world.store.update(row.id, lambda current: replace(current, cluster="gone"))
+    view = await world.service.stop(ALICE, "", ALICE)
+    assert (view.server.phase, view.server.outcome) == (Phase.ENDED, Outcome.FAILED)
+    assert "'gone' is not configured any more; its job 101 may still be there" in view.server.words
+    assert (await world.spawn()).phase is Phase.REQUESTED
