@@ -11,8 +11,9 @@ from collections.abc import Awaitable
 from typing import Protocol
 
 from batchhub.core.errors import BadInput, Denied, FileMissing, Unreachable
-from batchhub.core.ports import Command
+from batchhub.core.ports import Command, Completed
 from batchhub.transport.answer import Answer, last_words
+from batchhub.transport.shell import encode
 
 _MISSING = 44
 _TORN = 45
@@ -114,3 +115,38 @@ def _path(path: str) -> str:
     if not path.startswith("/") or "\0" in path or path.endswith("/"):
         raise BadInput(f"{path[:200]!r} is not an absolute path of a file or directory.")
     return path
+
+
+class CommandTransport:
+    """What the transports share of :class:`~batchhub.core.ports.Transport`: all but how a command is run and how it ends."""
+
+    def __init__(self, place: str) -> None:
+        self._files = Files(self._execute, place)
+
+    async def _execute(self, command: Command, data: bytes, user: str | None) -> Answer:
+        raise NotImplementedError
+
+    async def run(self, command: Command, user: str | None = None) -> Completed:
+        """Run to the end or the deadline, which covers waiting for a connection. Raises Unreachable, Denied."""
+        done = await self._execute(command, encode(command.stdin), user)
+        return done.completed()
+
+    async def home(self, user: str) -> str:
+        """The account's home directory. Raises NotFound."""
+        return await self._files.home(user)
+
+    async def make_directory(self, path: str, user: str) -> None:
+        """Make it and its missing parents, each 0700."""
+        await self._files.make_directory(path, user)
+
+    async def put(self, path: str, data: bytes, user: str, mode: int = 0o600) -> None:
+        """Write a file in one step."""
+        await self._files.put(path, data, user, mode)
+
+    async def get(self, path: str, user: str, limit: int = 65536) -> bytes:
+        """The first ``limit`` bytes. Raises FileMissing."""
+        return await self._files.get(path, user, limit)
+
+    async def tail(self, path: str, user: str, limit: int = 8192) -> bytes:
+        """The last ``limit`` bytes. Raises FileMissing."""
+        return await self._files.tail(path, user, limit)

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import cast
 
 from batchhub.core.errors import Denied, Unreachable
-from batchhub.core.ports import Command, Completed
+from batchhub.core.ports import Command
 from batchhub.transport.answer import BANNER_LIMIT, Answer, Bounded, read_answer
-from batchhub.transport.files import Files
+from batchhub.transport.files import CommandTransport
 from batchhub.transport.shell import check_account, encode, script, sudo
 
 _GRACE = 1.0
@@ -36,40 +36,15 @@ class LocalSettings:
     wide_accounts: bool = False
 
 
-class LocalTransport:
+class LocalTransport(CommandTransport):
     """:class:`~batchhub.core.ports.Transport` on this machine."""
 
     def __init__(self, settings: LocalSettings) -> None:
         self._settings = settings
         self._self = pwd.getpwuid(os.geteuid()).pw_name
         self._place = socket.gethostname()
-        self._files = Files(self._execute, self._place)
+        super().__init__(self._place)
         self._running: set[asyncio.SubprocessTransport] = set()
-
-    async def run(self, command: Command, user: str | None = None) -> Completed:
-        """Run to the end or the deadline. Raises Denied for another user without sudo."""
-        done = await self._execute(command, encode(command.stdin), user)
-        return done.completed()
-
-    async def home(self, user: str) -> str:
-        """The account's home directory. Raises NotFound."""
-        return await self._files.home(user)
-
-    async def make_directory(self, path: str, user: str) -> None:
-        """Make it and its missing parents, each 0700."""
-        await self._files.make_directory(path, user)
-
-    async def put(self, path: str, data: bytes, user: str, mode: int = 0o600) -> None:
-        """Write a file in one step."""
-        await self._files.put(path, data, user, mode)
-
-    async def get(self, path: str, user: str, limit: int = 65536) -> bytes:
-        """The first ``limit`` bytes. Raises FileMissing."""
-        return await self._files.get(path, user, limit)
-
-    async def tail(self, path: str, user: str, limit: int = 8192) -> bytes:
-        """The last ``limit`` bytes. Raises FileMissing."""
-        return await self._files.tail(path, user, limit)
 
     async def close(self) -> None:
         """Kill what still runs."""
