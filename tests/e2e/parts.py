@@ -156,6 +156,9 @@ class Person:
     def __init__(self, opened: Browser, hub: HubUnderTest, **context: Any) -> None:
         self.hub = hub
         self.context = opened.new_context(viewport={"width": 1200, "height": 800}, **context)
+        self.urls: list[str] = []
+        self.context.on("request", lambda request: self.urls.append(request.url))
+        self.context.on("page", lambda page: page.on("websocket", lambda socket: self.urls.append(socket.url)))
         self.page: Page = self.context.new_page()
         self.page.set_default_timeout(20_000)
 

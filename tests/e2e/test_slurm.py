@@ -150,7 +150,7 @@ def test_from_sign_in_to_a_kernel_on_a_node_nobody_else_can_reach(site) -> None:
             403,
         }
 
-        no_secret_is_seen(hub, lab, directory, number, [*alice.secrets(), lab.password["alice"]])
+        no_secret_is_seen(hub, lab, directory, number, more=[*alice.secrets(), lab.password["alice"]], urls=alice.urls)
 
         # Nor the other way round, once the other has a server too.
         bob.open_form()
@@ -171,7 +171,9 @@ def test_from_sign_in_to_a_kernel_on_a_node_nobody_else_can_reach(site) -> None:
     wait_until(exit_record.exists, 20, "the launcher recorded its end")
 
 
-def no_secret_is_seen(hub: HubUnderTest, lab: SlurmLab, directory: Path, number: str, more: list[str]) -> None:
+def no_secret_is_seen(
+    hub: HubUnderTest, lab: SlurmLab, directory: Path, number: str, *, more: list[str], urls: list[str]
+) -> None:
     """Grep what other people, schedulers and logs can see for every secret of this server."""
     key = bytes.fromhex((hub.state / "servers.key").read_text().strip())
     run = server_token(key, directory.name, 1)
@@ -193,7 +195,11 @@ def no_secret_is_seen(hub: HubUnderTest, lab: SlurmLab, directory: Path, number:
         "connection.json": (directory / "connection.json").read_text(),
         "hub and proxy logs": "".join(path.read_text() for path in hub.directory.glob("*.log")),
         "slurm's logs": lab.log_ends(),
+        "URLs of requests and WebSockets": "\n".join(urls),
     }
+    assert any(url.startswith("ws://") and "/channels" in url for url in urls), (
+        "the kernel's WebSocket was not among the URLs"
+    )
     for where, text in seen.items():
         assert text.strip(), f"{where} is empty: nothing was searched"
         for secret in secrets:
