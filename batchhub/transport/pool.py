@@ -27,6 +27,8 @@ T = TypeVar("T")
 
 _CLOSE_TIMEOUT = 2.0
 _GROW_AFTER = 50
+_REAP_PAUSES = (0.05, 0.2, 0.5)
+"""Seconds. sshd frees a session only when it has reaped the child, somewhat after it told us that the channel is closed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +154,7 @@ class SSHPool:
         loop = asyncio.get_running_loop()
         ends = loop.time() + seconds
         retried = False
+        pauses = iter(_REAP_PAUSES)
         while True:
             try:
                 async with asyncio.timeout_at(ends):
@@ -164,6 +167,10 @@ class SSHPool:
             except NotOpened as refused:
                 if not refused.silent and slots.used > 1:
                     slots.refused()  # sshd's MaxSessions
+                    continue
+                pause = next(pauses, None)
+                if not refused.silent and connection.served and pause is not None and loop.time() + pause < ends:
+                    await asyncio.sleep(pause)
                     continue
                 self._retire(link, connection)
                 if retried or loop.time() >= ends:
