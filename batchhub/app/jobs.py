@@ -102,7 +102,7 @@ class SiteJobBuilder:
         application = self._application(server)
         return RouteTarget(
             path=server.path,
-            endpoint=server.endpoint,
+            endpoint=replace(server.endpoint, offer=server.id),
             owner=server.user,
             server_id=server.id,
             server_name=server.name,
@@ -112,6 +112,7 @@ class SiteJobBuilder:
             authorization=application.authorization(
                 handshake.start_token(self.token(server, server.generation), server.nonce)
             ),
+            strip_prefix=application.strip_prefix,
         )
 
     def ready_path(self, server: Server) -> str:

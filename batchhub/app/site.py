@@ -87,10 +87,6 @@ def _check_reachable(profile: Profile, application: Application, cluster: Cluste
         application.with_arguments(profile.arguments).check()
     except BadInput as error:
         raise ConfigError(f"profile {profile.name!r}, arguments: {error}") from error
-    if application.strip_prefix:
-        raise ConfigError(
-            f"{place} cannot serve below a path of its own, and this version's proxy does not take the path off."
-        )
     if not application.argv and cluster.scheduler != "local":
         raise ConfigError(
             f"{place} listens on a Unix socket, which no tunnel of this version reaches on another machine."

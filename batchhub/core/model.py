@@ -196,11 +196,15 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where an application listens, as the hub will dial it: a host and port, or a Unix socket on that host."""
+    """Where an application listens, as the hub will dial it: a host and port, or a Unix socket on that host.
+
+    ``offer`` is the name under which its job offers it to a ``reverse`` tunnel; the other kinds have no use for it.
+    """
 
     host: str
     port: int = 0
     socket: str = ""
+    offer: str = ""
 
 
 @dataclass(frozen=True, slots=True)

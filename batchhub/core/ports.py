@@ -219,7 +219,8 @@ class RouteTarget:
 
     ``cluster`` and ``kind`` choose the tunnel (both empty: the proxy dials ``endpoint`` itself), ``account`` the identity.
     ``authorization`` is the server's own secret, added to every request; it is printed as stars. ``owner`` may pass; nobody else.
-    ``server_id`` names the run, so that a late word about an old run changes nothing.
+    ``server_id`` names the run, so that a late word about an old run changes nothing. ``strip_prefix``: the application knows nothing of
+    ``path``, which is taken off before a request is sent on. ``host``: the only host name under which the route may be used (empty: any).
     """
 
     path: str
@@ -231,6 +232,8 @@ class RouteTarget:
     kind: str = ""
     account: str = ""
     authorization: str = field(default="", repr=False)
+    strip_prefix: bool = False
+    host: str = ""
 
 
 class Routes(Protocol):

@@ -62,6 +62,12 @@ def canonical_path(raw: bytes | str) -> CanonicalPath:
     return CanonicalPath("/" + b"/".join(parts).decode("ascii"), segments)
 
 
+def stripped(text: str, segments: int) -> str:
+    """A canonical path without its first segments: counted, as a segment may be escaped in more than one way."""
+    parts = text.split("/", segments + 1)
+    return f"/{parts[-1]}" if len(parts) > segments + 1 else "/"
+
+
 def _normal_escape(found: re.Match[bytes]) -> bytes:
     code = int(found[1], 16)
     if code < 0x20 or code == 0x7F:

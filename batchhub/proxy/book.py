@@ -35,6 +35,7 @@ _MAX_SESSION = 256
 class Route:
     """A route as it was posted: ``data`` holds every field of the body, ``authorization`` included, as it came.
 
+    So many leading segments as ``strip`` says are taken off a request's path before it is sent on; ``host`` is the only host name the route may be used under (empty: any).
     ``last_activity`` moves; all else is fixed, a changed route is a new one.
     """
 
@@ -44,6 +45,8 @@ class Route:
     authorization: bytes = field(repr=False)
     data: Mapping[str, Any] = field(repr=False)
     last_activity: datetime
+    strip: int = 0
+    host: str = ""
 
     def public(self) -> dict[str, Any]:
         """What the control API shows."""
@@ -57,13 +60,16 @@ def read_route(path: str, data: Mapping[str, Any], now: datetime) -> Route:
     if not isinstance(target, str) or (not target and data.get("endpoint") is None):
         raise BadInput("Must specify 'target' as string")
     texts: dict[str, str] = {}
-    for name in ("owner", "server_id", "server_name", "authorization"):
+    for name in ("owner", "server_id", "server_name", "authorization", "host"):
         value = data.get(name, "")
         if not isinstance(value, str) or len(value) > 4096:
             raise BadInput(f"{name}: a text is expected.")
         texts[name] = value
     if not (texts["authorization"].isascii() and texts["authorization"].isprintable()) and texts["authorization"]:
         raise BadInput("authorization: printable ASCII is expected.")
+    strip = data.get("strip_prefix", False)
+    if not isinstance(strip, bool):
+        raise BadInput("strip_prefix: true or false is expected.")
     key = route_key(path)
     return Route(
         path=key,
@@ -72,6 +78,8 @@ def read_route(path: str, data: Mapping[str, Any], now: datetime) -> Route:
         authorization=texts["authorization"].encode("ascii"),
         data=MappingProxyType(dict(data)),
         last_activity=now,
+        strip=key.count("/") if strip and key != "/" else 0,
+        host=texts["host"].lower(),
     )
 
 

@@ -139,13 +139,17 @@ def route_fields(target: RouteTarget) -> dict[str, Any]:
     host = f"[{where.host}]" if ":" in where.host else where.host
     fields: dict[str, Any] = {
         "target": f"http+unix://{quote(where.socket, safe='')}" if where.socket else f"http://{host}:{where.port}",
-        "endpoint": {"host": where.host, "port": where.port, "socket": where.socket},
+        "endpoint": {"host": where.host, "port": where.port, "socket": where.socket, "offer": where.offer},
         "owner": target.owner,
         "server_id": target.server_id,
         "server_name": target.server_name,
     }
     if target.authorization:
         fields["authorization"] = target.authorization
+    if target.strip_prefix:
+        fields["strip_prefix"] = True
+    if target.host:
+        fields["host"] = target.host
     if target.cluster or target.kind:
         fields["tunnel"] = {"cluster": target.cluster, "kind": target.kind, "account": target.account}
     return fields

@@ -7,7 +7,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, assert_never
 
 from batchhub.core.errors import BadInput, TunnelError, Unreachable
-from batchhub.core.routes import canonical_path
+from batchhub.core.routes import canonical_path, stripped
 from batchhub.proxy import pages
 from batchhub.proxy.access import Allow, AskHub, Decision, Facts, Redirect, Refuse, check
 from batchhub.proxy.book import Route
@@ -206,7 +206,8 @@ class Exchange:
         else:
             secrets = _HUB_COOKIES if route.path == "/" else _ALL_COOKIES
             authorization = route.authorization or None
-        target = route.target.prefix.encode() + self._path.encode("ascii") + head.query
+        path = stripped(self._path, route.strip) if route.strip else self._path
+        target = route.target.prefix.encode() + path.encode("ascii") + head.query
         host = head.host or route.target.authority.encode()
         client = forwarded(head, self._client.peer)
         self._request_out = request_lines(head, target, client, host, secrets=secrets, authorization=authorization)

@@ -10,6 +10,7 @@ from batchhub.core.errors import BadInput
 from batchhub.core.model import Endpoint
 
 _HOST = re.compile(r"[A-Za-z0-9.\-_:]{1,255}")
+_OFFER = re.compile(r"[A-Za-z0-9_-]{0,64}")
 _PREFIX = re.compile(r"(?:/[A-Za-z0-9\-._~!$&'()*+,;=:@%]+)*")
 _PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 
@@ -79,12 +80,15 @@ def _endpoint(value: object) -> Endpoint:
     host, port, socket = value.get("host", ""), value.get("port", 0) or 0, value.get("socket", "") or ""
     if not isinstance(host, str) or (host and not _HOST.fullmatch(host)):
         raise BadInput("endpoint: host must be a host name or an address.")
+    offer = value.get("offer", "") or ""
+    if not isinstance(offer, str) or not _OFFER.fullmatch(offer):
+        raise BadInput("endpoint: offer must be at most 64 letters, digits, '-' and '_'.")
     if not isinstance(port, int) or isinstance(port, bool) or not isinstance(socket, str):
         raise BadInput("endpoint: port must be a number and socket a path.")
     if socket:
         if not socket.startswith("/") or "\0" in socket or len(socket) > 255:
             raise BadInput("endpoint: socket must be an absolute path.")
-        return Endpoint(host, 0, socket)
+        return Endpoint(host, 0, socket, offer)
     if not host or not 0 < port < 65536:
         raise BadInput("endpoint: a host and a port from 1 to 65535 are needed.")
-    return Endpoint(host, port)
+    return Endpoint(host, port, offer=offer)

@@ -22,6 +22,14 @@ async def test_routes_by_longest_prefix_and_keeps_the_prefix(tmp_path: Path) -> 
         assert [request.target for request in two.requests] == ["/user/a/y?next=/../z//", "/user/a"]
 
 
+async def test_a_routes_path_is_taken_off_where_the_route_says_so(tmp_path: Path) -> None:
+    async with running(App()) as app, world(tmp_path) as w:
+        w.route("/user/a@b/vs", app.port, strip_prefix=True)
+        for path in ("/user/a@b/vs", "/user/a%40b/vs/", "/user/%61@b/vs/x%2Fy/z?q=/user/a@b/vs/"):
+            await w.get(path)
+        assert [request.target for request in app.requests] == ["/", "/", "/x%2Fy/z?q=/user/a@b/vs/"]
+
+
 async def test_target_path_is_prepended(tmp_path: Path) -> None:
     async with running(App()) as app, world(tmp_path) as w:
         w.route("/s", app.port, target=f"http://127.0.0.1:{app.port}/base/")
