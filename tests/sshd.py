@@ -34,12 +34,9 @@ class Sshd:
         self.directory.chmod(0o755)  # sshd reads authorized keys as the account
         self.port = _free_port()
         key = asyncssh.generate_private_key("ssh-ed25519")
-        host_key = asyncssh.generate_private_key("ssh-ed25519")
         self.client_key = str(self.directory / "client_key")
         self._write("client_key", key.export_private_key().decode(), 0o600)
-        self._write("host_key", host_key.export_private_key().decode(), 0o600)
-        self.host_public = host_key.export_public_key().decode().strip()
-        self.known_hosts = f"[{self.host}]:{self.port} {self.host_public}\n"
+        self.new_host_key()
         self.public = key.export_public_key().decode()
         (self.directory / "keys").mkdir(mode=0o755)
         for name in {self.me, *accounts}:
@@ -48,6 +45,13 @@ class Sshd:
         self.log: list[str] = []
         self._program = program
         self._start()
+
+    def new_host_key(self) -> None:
+        """Another one, from the next start on."""
+        host_key = asyncssh.generate_private_key("ssh-ed25519")
+        self._write("host_key", host_key.export_private_key().decode(), 0o600)
+        self.host_public = host_key.export_public_key().decode().strip()
+        self.known_hosts = f"[{self.host}]:{self.port} {self.host_public}\n"
 
     def allow(self, account: str) -> None:
         """Let an account sign in with ``client_key``."""
@@ -73,6 +77,16 @@ class Sshd:
         self._process.terminate()
         self._process.wait(10)
         self._reader.join(0.1)
+
+    def power_off(self) -> None:
+        """Stop listening, and kill every connection."""
+        connections = self.sessions()
+        self.stop()
+        for child in connections:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                for process in (*child.children(recursive=True), child):
+                    if process.name() == "sshd":
+                        process.send_signal(signal.SIGKILL)
 
     def restart(self) -> None:
         """Listen on the same port again."""

@@ -15,7 +15,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Literal, NoReturn
 
@@ -31,6 +31,9 @@ LOG = "job.log"
 CONNECTION = "connection.json"
 EXIT = "exit.json"
 
+OFFER_HOST, OFFER_PORT = "batchhub", 1
+"""What a job asks to have forwarded (``ssh -R``) where it dials in at the proxy: a name and number that lead nowhere else."""
+
 MAX_BYTES = 16_384
 """No document of a job is longer."""
 SCHEMES = ("token", "Bearer", "Basic", "")
@@ -43,6 +46,12 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _SECRET = re.compile(r"[A-Za-z0-9_-]{32,512}")
 _CALLBACK = re.compile(r"https?://[A-Za-z0-9.\[\]:_-]{1,255}(?:/[A-Za-z0-9._~%/@-]{0,1000})?")
 _URL_PATH = re.compile(r"/(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2}){0,1023}")
+_OFFER = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_PUBLIC_KEY = re.compile(r"ssh-ed25519 [A-Za-z0-9+/]{68}")
+_PRIVATE_KEY = re.compile(
+    r"-----BEGIN OPENSSH PRIVATE KEY-----\n[A-Za-z0-9+/=\n]{100,1000}-----END OPENSSH PRIVATE KEY-----\n"
+)
+_PROGRAM = re.compile(r"(?:/[A-Za-z0-9._+/-]*)?[A-Za-z0-9][A-Za-z0-9._+-]{0,200}")
 _LAST_TIME = 32_503_680_000  # the year 3000
 
 
@@ -62,6 +71,32 @@ class Connection:
     nonce: str
     generation: int
     time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class DialIn:
+    """How a job's own ``ssh`` dials in at the proxy: address, the name it signs in under, and the proxy's public key as in a ``.pub`` file.
+
+    ``ssh`` is OpenSSH's client on the node. ``needed``: there is no other way to the application, so it is not started where this one is missing.
+    """
+
+    host: str
+    port: int
+    offer: str
+    host_key: str
+    ssh: str = "ssh"
+    needed: bool = True
+
+    def check(self) -> None:
+        """Raises BadInput for what may not stand in an argv or a known_hosts file."""
+        if not _HOST.fullmatch(self.host) and not _address_or_none(self.host):
+            raise BadInput(f"{self.host[:60]!r} is no name or address that a job could dial the proxy at.")
+        if not 1 <= self.port <= 65535:
+            raise BadInput(f"{self.port} is no port that a job could dial the proxy at.")
+        if not _OFFER.fullmatch(self.offer) or not _PUBLIC_KEY.fullmatch(self.host_key):
+            raise BadInput("An offer's name or the proxy's host key is not what it should be.")
+        if not _PROGRAM.fullmatch(self.ssh):
+            raise BadInput(f"{self.ssh[:60]!r} is neither the name nor the absolute path of an ssh program.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +145,15 @@ def launch_document(
     scheme: str = "token",
     ready_timeout: float = 300,
     callback_url: str = "",
+    dial_in: DialIn | None = None,
 ) -> bytes:
     """``launch.json``: what to start, where it may listen, how to see that it answers. Holds no secret.
 
     ``argv`` and ``env`` may hold ``{port} {ip} {socket} {base_url} {token_file} {job_dir}``; only ``env`` may hold ``{token}``, as other
     users read argv with ps(1). An ``env`` value of ``None`` removes the variable. ``ports`` is an inclusive range; without one the
     kernel chooses. ``ready_path`` is asked until it answers with a status below 500. ``guard_path``, if any, must refuse a request
-    without the token and take one with it; ``scheme`` says how it is sent (:func:`authorization`). ``ready_timeout`` is in seconds. Raises BadInput.
+    without the token and take one with it; ``scheme`` says how it is sent (:func:`authorization`). ``ready_timeout`` is in seconds. With ``dial_in``
+    the job offers the application to the proxy by itself. Raises BadInput.
     """
     _check_command(argv, env)
     for what, path in (("base_url", base_url), ("ready_path", ready_path), ("guard_path", guard_path or "/")):
@@ -131,6 +168,8 @@ def launch_document(
     if callback_url and not _CALLBACK.fullmatch(callback_url):
         raise BadInput(f"callback_url {callback_url[:60]!r} must be a plain http or https URL, without user or query.")
     authorization(scheme, "")
+    if dial_in is not None:
+        dial_in.check()
     document = {
         "version": VERSION,
         "argv": list(argv),
@@ -144,17 +183,23 @@ def launch_document(
         "scheme": scheme,
         "ready_timeout": ready_timeout,
         "callback_url": callback_url,
+        "dial_in": asdict(dial_in) if dial_in is not None else None,
     }
     return _dump(document)
 
 
-def secrets_document(generation: int, token: str) -> bytes:
-    """``secrets.json``, to be written 0600. Raises BadInput (which never holds the token)."""
+def secrets_document(generation: int, token: str, offer_key: str = "") -> bytes:
+    """``secrets.json``, to be written 0600. ``offer_key`` is the private key, in OpenSSH's format, that the job dials in with.
+
+    Raises BadInput (which never holds a secret).
+    """
     if not 1 <= generation <= 10**9:
         raise BadInput(f"generation {generation} is not a positive number.")
     if not _SECRET.fullmatch(token):
         raise BadInput("A server's token must be 32 to 512 characters of A-Z, a-z, 0-9, '-' and '_'.")
-    return _dump({"version": VERSION, "generation": generation, "token": token})
+    if offer_key and not _PRIVATE_KEY.fullmatch(offer_key):
+        raise BadInput("The key that a job dials in with is not in OpenSSH's format.")
+    return _dump({"version": VERSION, "generation": generation, "token": token, "offer_key": offer_key})
 
 
 def authorization(scheme: str, token: str) -> str:
@@ -288,6 +333,13 @@ def _address(value: object) -> str:
     if address.is_multicast or address.is_unspecified or "%" in text:
         raise BadInput(f"{text!r} is not an address one can dial.")
     return str(address)
+
+
+def _address_or_none(text: str) -> str | None:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        return None
 
 
 def _time(value: object) -> datetime:

@@ -201,7 +201,7 @@ class Tunnel(Protocol):
 
     @property
     def kind(self) -> str:
-        """``direct``, ``login``, ``node``, ``reverse``."""
+        """``direct``, ``login``, ``node``, ``reverse``, or several that are tried in order: ``login,node``."""
 
     def open(self, handler: Callable[[], H], endpoint: Endpoint, user: str) -> Awaitable[H]:
         """Open a byte stream to the endpoint for the cluster account ``user``. Raises TunnelError with the cause in words."""
@@ -254,5 +254,20 @@ class Routes(Protocol):
     def activity(self) -> Awaitable[Mapping[str, datetime]]:
         """Path -> when somebody last used it."""
 
+    def offer(self, server_id: str, key: str) -> Awaitable[None]:
+        """Let the job that holds the private half of ``key`` (``ssh-ed25519 AAAA…``) dial in under this name; an older key ends."""
+
+    def withdraw_offer(self, server_id: str) -> Awaitable[None]:
+        """Let it no longer, and cut it; nothing happens if it is not there."""
+
+    def offers(self) -> Awaitable[Mapping[str, str]]:
+        """Server id -> key."""
+
     def revoke(self, session: str) -> Awaitable[None]:
         """Forget a hub session: its cookies stop to work, its open connections are closed."""
+
+    def revoke_token(self, digest: str) -> Awaitable[None]:
+        """The same for an API token, named by its SHA-256 in hexadecimal."""
+
+    def revoke_all(self, sessions: Mapping[str, datetime]) -> Awaitable[None]:
+        """:meth:`revoke` for many: session -> its latest end, from which on it need not be remembered. Those that are known cost nothing."""

@@ -35,6 +35,10 @@ class Backoff:
         """Start over."""
         self._failures, self._next, self.since, self.words = 0, 0.0, None, ""
 
+    def over(self, now: float) -> bool:
+        """Whether the pause, if there is one, has ended."""
+        return now >= self._next
+
     def check(self, now: float) -> None:
         """Return if it is time to try. Raises Unreachable at once otherwise, with what went wrong and since when."""
         left = self._next - now

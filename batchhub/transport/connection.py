@@ -9,15 +9,16 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import asyncssh
 
-from batchhub.core.errors import TunnelError, Unreachable
+from batchhub.core.errors import HubError, TunnelError, Unreachable
 from batchhub.core.ports import H
 from batchhub.transport.answer import Answer
+from batchhub.transport.line import Line
 from batchhub.transport.sessions import RunSession, StreamSession, reason
 from batchhub.transport.settings import SSHSettings
 
@@ -29,7 +30,7 @@ STREAM_WINDOW = 2 * 1024 * 1024
 STREAM_PACKET = 64 * 1024
 """The longest data packet we accept. OpenSSH sends what it has just read, up to this."""
 
-_CIPHERS = (
+CIPHERS = (
     "aes128-gcm@openssh.com",
     "aes256-gcm@openssh.com",
     "chacha20-poly1305@openssh.com",
@@ -48,17 +49,38 @@ class NotOpened(Unreachable):
         self.silent = silent
 
 
-class Connection:
-    """``on_change`` is called when it is lost and whenever its last channel closes."""
+class NoWay(Unreachable):
+    """The connection that this one was to go through is not there: it says nothing of the host it leads to."""
 
-    def __init__(self, settings: SSHSettings, label: str, on_change: Callable[[Connection], None]) -> None:
+
+class Dial(Protocol):
+    """A byte stream to an sshd, for the account that will sign in there."""
+
+    def __call__(self, account: str, handler: Callable[[], H], host: str, port: int, seconds: float) -> Awaitable[H]:
+        """Open it. Raises TunnelError when ``host`` cannot be reached, another HubError when the way to it is not there."""
+
+
+class Connection:
+    """``on_change`` is called when it is lost and whenever its last channel closes. ``via``: instead of TCP, through another."""
+
+    def __init__(
+        self,
+        settings: SSHSettings,
+        label: str,
+        on_change: Callable[[Connection], None],
+        via: Dial | None = None,
+    ) -> None:
         self.label = label
         self.channels = 0
         self.served = False
+        self.closing = False
         self.lost: str | None = None
         self.offered = ""
+        self.heard = 0.0
+        """The loop's time when bytes last arrived."""
         self._settings = settings
         self._on_change = on_change
+        self._via = via
         self._openings: set[asyncio.Task[Any]] = set()
         self._ssh: asyncssh.SSHClientConnection | None = None
 
@@ -76,6 +98,7 @@ class Connection:
                 settings.port,
                 client_factory=lambda: _Client(self),
                 config=None,
+                tunnel=_Way(self, account),
                 known_hosts=_known_hosts(settings),
                 username=identity or (),
                 client_keys=[path.replace("{username}", account) for path in settings.client_keys] or (),
@@ -84,7 +107,7 @@ class Connection:
                 password_auth=False,
                 kbdint_auth=False,
                 gss_host=None,
-                encryption_algs=list(_CIPHERS),
+                encryption_algs=list(CIPHERS),
                 compression_algs=["none"],
                 keepalive_interval=settings.keepalive_interval,
                 keepalive_count_max=settings.keepalive_count,
@@ -94,9 +117,24 @@ class Connection:
         except (asyncssh.Error, asyncssh.KeyImportError, OSError, ValueError) as error:
             who = f"user {identity}" if identity else "the service's own user"
             raise Unreachable(connect_words(error, settings, who, self.offered)) from error
+        except TunnelError as error:
+            raise Unreachable(str(error)) from error
+        except HubError as error:
+            raise NoWay(str(error)) from error
+
+    async def dial(self, account: str, handler: Callable[[], H]) -> H:
+        """The bytes below it: a socket, or a channel of another connection."""
+        settings, loop = self._settings, asyncio.get_running_loop()
+        if self._via is not None:
+            return await self._via(account, handler, settings.host, settings.port, settings.connect_timeout)
+        # asyncio calls the methods of asyncio.Protocol, which a StreamHandler has; it does not ask for the class.
+        factory = cast("Callable[[], asyncio.Protocol]", handler)
+        _, made = await loop.create_connection(factory, settings.host, settings.port)
+        return cast("H", made)
 
     def close(self) -> None:
         """Close it, and every channel on it."""
+        self.closing = True
         if self._ssh is not None:
             self._ssh.close()
 
@@ -104,6 +142,10 @@ class Connection:
         """Until it is closed."""
         if self._ssh is not None:
             await self._ssh.wait_closed()
+
+    def hear(self) -> None:
+        """Bytes have arrived."""
+        self.heard = asyncio.get_running_loop().time()
 
     def gone(self, error: Exception | None) -> None:
         """It has ended."""
@@ -169,6 +211,8 @@ class Connection:
         try:
             await asyncio.wait({opening}, timeout=seconds)
             if not opening.done():
+                if self._silent(seconds):
+                    raise NotOpened(f"{self.label}: nothing has come from it for {seconds:g} s.", silent=True)
                 raise TunnelError(f"{target} did not answer {self._settings.host} within {seconds:g} s.")
             error = opening.exception()
             if isinstance(error, asyncssh.ChannelOpenError) and self.alive:
@@ -180,6 +224,13 @@ class Connection:
             session.abandon()
             raise
         return session.handler
+
+    def _silent(self, seconds: float) -> bool:
+        """Whether not even the keep-alives that were sent in the last so many seconds were answered."""
+        return (
+            0 < self._settings.keepalive_interval <= seconds / 2
+            and asyncio.get_running_loop().time() - self.heard >= seconds
+        )
 
     def _usable(self) -> asyncssh.SSHClientConnection:
         if self._ssh is None or self.lost is not None:
@@ -207,6 +258,20 @@ class Connection:
         error = opening.exception()
         words = self.lost or (reason(error) if error else "no channel")
         return NotOpened(f"{self.label} opened no session: {words}.", silent=self.lost is not None)
+
+
+class _Way:
+    """What asyncssh takes for an SSH connection to go through: it only asks it for a byte stream."""
+
+    def __init__(self, connection: Connection, account: str) -> None:
+        self._connection = connection
+        self._account = account
+
+    async def create_connection(self, factory: Callable[[], Any], host: str, port: int) -> tuple[None, Any]:
+        """The stream, with asyncssh at its end."""
+        del host, port  # the connection knows
+        line = await self._connection.dial(self._account, lambda: Line(factory(), self._connection.hear))
+        return None, line.inner
 
 
 class _Client(asyncssh.SSHClient):

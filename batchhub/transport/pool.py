@@ -8,10 +8,10 @@ put on it, what runs on it may end. A command is tried a second time only if it 
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import TypeVar
 
@@ -19,14 +19,18 @@ from batchhub.core.errors import TunnelError, Unreachable
 from batchhub.core.ports import Clock, H
 from batchhub.transport.answer import Answer
 from batchhub.transport.backoff import Backoff
-from batchhub.transport.connection import Connection, NotOpened
+from batchhub.transport.connection import Connection, Dial, NotOpened, NoWay
 from batchhub.transport.settings import SSHSettings
 from batchhub.transport.shell import check_account
+from batchhub.transport.slots import Slots
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 _CLOSE_TIMEOUT = 2.0
-_GROW_AFTER = 50
+_LONGEST_PAUSE = 20.0
+"""Seconds. So late, at most, is it noticed that a login node is back; a try costs it one TCP connection."""
 _REAP_PAUSES = (0.05, 0.2, 0.5)
 """Seconds. sshd frees a session only when it has reaped the child, somewhat after it told us that the channel is closed."""
 
@@ -47,66 +51,21 @@ class ConnectionView:
         return f"{text}: {self.words}" if self.words else text
 
 
-class Slots:
-    """A semaphore whose limit follows what the other side lets in, and which can be closed."""
+@dataclass(slots=True)
+class Counts:
+    """What became of connections: ``connects`` were made, ``failures`` were not, ``losses`` were made and then lost."""
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self._most = limit
-        self._worked = 0
-        self.used = 0
-        self._closed = False
-        self._waiting: deque[asyncio.Future[None]] = deque()
+    connects: int = 0
+    failures: int = 0
+    losses: int = 0
 
-    async def take(self) -> bool:
-        """Wait for a slot; False when there will be none here any more."""
-        while not self._closed and self.used >= self.limit:
-            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(turn)
-            try:
-                await turn
-            except asyncio.CancelledError:
-                if turn.done() and not turn.cancelled():
-                    self._wake()  # it was our turn: pass it on
-                raise
-            finally:
-                if turn in self._waiting:
-                    self._waiting.remove(turn)
-        if self._closed:
-            return False
-        self.used += 1
-        return True
 
-    def give(self) -> None:
-        """Give a slot back."""
-        self.used -= 1
-        self._wake()
+@dataclass(slots=True)
+class Shared:
+    """What the pools of several hosts have in common: a bound on the connections being made, and the counts."""
 
-    def refused(self) -> None:
-        """The other side did not let the newest one in: no more at a time than there were before it."""
-        self.limit = max(1, min(self.limit, self.used - 1))
-        self._worked = 0
-
-    def worked(self) -> None:
-        """One went well. A refusal may have been a matter of timing (sshd had not reaped a child), so the limit grows again."""
-        self._worked += 1
-        if self._worked >= _GROW_AFTER and self.limit < self._most:
-            self.limit += 1
-            self._worked = 0
-            self._wake()
-
-    def close(self) -> None:
-        """Send everybody who waits elsewhere."""
-        self._closed = True
-        while self._waiting:
-            self._wake()
-
-    def _wake(self) -> None:
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return
+    handshakes: asyncio.Semaphore
+    counts: Counts = field(default_factory=Counts)
 
 
 @dataclass(slots=True)
@@ -125,18 +84,28 @@ class _Link:
 
 
 class SSHPool:
-    """The connections to one login node. ``user`` is an account to act as, ``None`` the service.
+    """The connections to one login node, or ``via`` that to one compute node. ``user`` is an account to act as, ``None`` the service.
 
     Implements ``tunnel.login.Pool``. ``chance`` gives numbers in [0, 1) for jitter.
     """
 
-    def __init__(self, settings: SSHSettings, clock: Clock, chance: Callable[[], float] = random.random) -> None:
+    def __init__(
+        self,
+        settings: SSHSettings,
+        clock: Clock,
+        chance: Callable[[], float] = random.random,
+        *,
+        via: Dial | None = None,
+        shared: Shared | None = None,
+    ) -> None:
         self._settings = settings
         self._clock = clock
         self._chance = chance
+        self._via = via
         self._links: dict[str, _Link] = {}
         self._all: set[Connection] = set()
-        self._handshakes = asyncio.Semaphore(settings.max_handshakes)
+        self._shared = shared or Shared(asyncio.Semaphore(settings.max_handshakes))
+        self._asking = 0
         self._closed = False
 
     @property
@@ -201,6 +170,25 @@ class SSHPool:
         """The same as text: ``alice@login1:22`` -> ``up since …, 3 channels``."""
         return {f"{link.label}:{self._settings.port}": str(self._view(link)) for link in self._links.values()}
 
+    def counters(self) -> Mapping[str, int]:
+        """``connects``, ``failures`` and ``losses`` since the start."""
+        return asdict(self._shared.counts)
+
+    @property
+    def busy(self) -> bool:
+        """Something runs through it, or is about to."""
+        return self._asking > 0 or any(connection.channels for connection in self._all)
+
+    def tidy(self) -> bool:
+        """Forget failures whose pause is over. Whether nothing is left: no connection, nobody who asks for one, no pause."""
+        if self._asking:
+            return False
+        now = asyncio.get_running_loop().time()
+        for link in list(self._links.values()):
+            if link.connection is None and link.opening is None and link.backoff.over(now):
+                del self._links[link.identity]
+        return not (self._links or self._all)
+
     async def close(self) -> None:
         """Close every connection, and whatever runs on them."""
         self._closed = True
@@ -224,6 +212,13 @@ class SSHPool:
     # ------------------------------------------------------------ inside
 
     async def _stream(self, user: str | None, opening: Callable[[Connection], Awaitable[T]]) -> T:
+        self._asking += 1
+        try:
+            return await self._streaming(user, opening)
+        finally:
+            self._asking -= 1
+
+    async def _streaming(self, user: str | None, opening: Callable[[Connection], Awaitable[T]]) -> T:
         retried = False
         while True:
             link = self._link(user)
@@ -263,7 +258,8 @@ class SSHPool:
             account = "" if user is None or self._settings.sudo else user
             label = f"{identity or '(service)'}@{self.host}"
             slots = Slots(self._settings.max_sessions)
-            link = _Link(identity, account, label, self._clock(), slots, Backoff(self._chance))
+            backoff = Backoff(self._chance, longest=_LONGEST_PAUSE)
+            link = _Link(identity, account, label, self._clock(), slots, backoff)
             self._links[identity] = link
         return link
 
@@ -289,17 +285,20 @@ class SSHPool:
                 raise
 
     async def _open(self, link: _Link) -> None:
-        connection = Connection(self._settings, link.label, lambda changed: self._changed(link, changed))
-        loop = asyncio.get_running_loop()
+        connection = Connection(self._settings, link.label, lambda changed: self._changed(link, changed), self._via)
         try:
-            async with self._handshakes:
+            async with self._shared.handshakes:
                 await connection.connect(link.identity, link.account)
             if not connection.alive:
                 raise Unreachable(f"{link.label}: the connection was lost at once ({connection.lost}).")
+        except NoWay:
+            raise  # the way there has a pause of its own
         except Unreachable as error:
-            link.backoff.failed(str(error), loop.time(), self._clock())
+            self._failed(link, str(error))
             raise
         else:
+            self._shared.counts.connects += 1
+            log.info("The SSH connection %s is up.", link.label)
             self._all.add(connection)
             link.connection, link.slots = connection, Slots(self._settings.max_sessions)
             link.since = self._clock()
@@ -307,16 +306,24 @@ class SSHPool:
         finally:
             link.opening = None
 
+    def _failed(self, link: _Link, words: str) -> None:
+        self._shared.counts.failures += 1
+        if link.backoff.since is None:
+            log.warning("There is no SSH connection %s: %s", link.label, words)
+        link.backoff.failed(words, asyncio.get_running_loop().time(), self._clock())
+
     def _changed(self, link: _Link, connection: Connection) -> None:
         """Called by a connection that was lost or has no channel left."""
         if connection.lost is not None:
+            if connection in self._all and not connection.closing:
+                self._shared.counts.losses += 1
+                log.warning("The SSH connection %s was lost: %s.", link.label, connection.lost)
             self._all.discard(connection)
             if link.connection is connection:
                 self._forget(link)
                 if not connection.served and not self._closed:
                     # Up, but of no use to anybody: do not make it again and again.
-                    words = f"{link.label}: the connection was lost ({connection.lost})."
-                    link.backoff.failed(words, asyncio.get_running_loop().time(), self._clock())
+                    self._failed(link, f"{link.label}: the connection was lost ({connection.lost}).")
         elif link.connection is not connection:
             connection.close()
         else:
@@ -365,3 +372,28 @@ def _read(task: asyncio.Task[None]) -> None:
     """Whoever waited has the exception; nobody may be waiting any more."""
     if not task.cancelled():
         task.exception()
+
+
+class NodePools:
+    """Pools of connections to compute nodes' sshd, through the login node's. Implements ``tunnel.node.Nodes``.
+
+    Raises ConfigError for settings that cannot be.
+    """
+
+    def __init__(self, settings: SSHSettings, clock: Clock, login: SSHPool) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._login = login
+        self._shared = Shared(asyncio.Semaphore(settings.for_node("node").max_handshakes))
+
+    def pool(self, host: str) -> SSHPool:
+        """A new pool for this node."""
+        return SSHPool(self._settings.for_node(host), self._clock, via=self._dial, shared=self._shared)
+
+    def counters(self) -> Mapping[str, int]:
+        """``connects``, ``failures`` and ``losses`` of all nodes since the start."""
+        return asdict(self._shared.counts)
+
+    async def _dial(self, account: str, handler: Callable[[], H], host: str, port: int, seconds: float) -> H:
+        identity = account if self._settings.tunnel_as_user else None
+        return await self._login.open_stream(identity, handler, host, port, seconds)

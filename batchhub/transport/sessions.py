@@ -12,6 +12,7 @@ import asyncssh
 from batchhub.core.errors import TunnelError
 from batchhub.core.ports import H
 from batchhub.transport.answer import Answer, Bounded
+from batchhub.transport.line import without_packet_log
 
 log = logging.getLogger(__name__)
 
@@ -159,6 +160,11 @@ class ChannelStream:
         """Bytes buffered."""
         return self._channel.get_write_buffer_size()
 
+    def get_extra_info(self, name: str, default: object = None) -> object:
+        """An SSH connection inside this stream asks for a socket and addresses, as of any transport. There are none."""
+        del name
+        return default
+
 
 class StreamSession(asyncssh.SSHTCPSession[bytes], Generic[H]):
     """Hands a channel's events to a handler.
@@ -180,6 +186,7 @@ class StreamSession(asyncssh.SSHTCPSession[bytes], Generic[H]):
     def connection_made(self, chan: asyncssh.SSHTCPChannel[bytes]) -> None:
         """The channel is open."""
         self._channel = chan
+        without_packet_log(chan)
         self._host.channel_opened()
         if self._abandoned:
             chan.abort()

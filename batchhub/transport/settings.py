@@ -2,9 +2,44 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from batchhub.core.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSettings:
+    """How a compute node's sshd is reached through the login node, where that differs. Durations are in seconds.
+
+    Empty values are the login node's: ``known_hosts`` (whose patterns and ``@cert-authority`` lines may name nodes), ``client_keys``,
+    ``certificates``, ``username``. ``insecure`` takes any host key of a node, and warns, while the login node's stays verified.
+    ``idle_seconds`` is after how long without a channel a connection is closed. ``max_nodes`` bounds the nodes that connections are
+    kept to, ``max_handshakes`` the connections being made to all nodes at one time.
+    """
+
+    port: int = 22
+    known_hosts: str = ""
+    insecure: bool = False
+    client_keys: tuple[str, ...] = ()
+    certificates: tuple[str, ...] = ()
+    username: str = ""
+    keepalive_interval: float = 5.0
+    keepalive_count: int = 2
+    connect_timeout: float = 10.0
+    idle_seconds: float = 300.0
+    max_nodes: int = 2000
+    max_handshakes: int = 32
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.port <= 65535:
+            raise ConfigError(f"{self.port} is not a port of the nodes' sshd.")
+        if self.insecure and self.known_hosts:
+            raise ConfigError("The nodes have known_hosts, and insecure too; say one of them.")
+        if self.username and "{username}" not in self.username:
+            raise ConfigError(f"The SSH user name {self.username!r} for nodes must hold {{username}}.")
+        if self.max_nodes < 1 or self.max_handshakes < 1:
+            raise ConfigError("max_nodes and max_handshakes of the nodes are at least 1.")
+        check_patience("the nodes", self.keepalive_interval, self.keepalive_count, self.connect_timeout)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +54,13 @@ class SSHSettings:
 
     ``max_sessions`` bounds the commands at one time on one connection, below sshd's MaxSessions (10 by default);
     ``max_handshakes`` the connections being made at one time, below sshd's MaxStartups (10:30:100 by default).
-    ``open_timeout`` is how long a connection may leave the request for a channel unanswered before it is given up.
+    ``open_timeout`` is how long a connection may leave the request for a channel unanswered before it is given up, and a tunnel's node or
+    application the one for a stream.
     ``idle_seconds`` is after how long without a channel a person's connection is closed.
+
+    A connection is dead when nothing has come from it for ``keepalive_interval`` * (``keepalive_count`` + 1), and everything on it then ends
+    with an error: 15 s unless said otherwise. An interval of 0 finds out never. Tunnels use the service's connection, or with
+    ``tunnel_as_user`` the person's own. ``node`` is for tunnels that go on to the nodes' sshd.
     """
 
     host: str
@@ -35,13 +75,15 @@ class SSHSettings:
     sudo_path: str = "sudo"
     path: str = ""
     wide_accounts: bool = False
-    keepalive_interval: float = 15.0
-    keepalive_count: int = 3
+    keepalive_interval: float = 5.0
+    keepalive_count: int = 2
     connect_timeout: float = 15.0
     open_timeout: float = 10.0
     idle_seconds: float = 300.0
     max_sessions: int = 8
     max_handshakes: int = 4
+    tunnel_as_user: bool = False
+    node: NodeSettings = field(default_factory=NodeSettings)
 
     def __post_init__(self) -> None:
         if not self.host or self.host.startswith("-"):
@@ -56,9 +98,42 @@ class SSHSettings:
             raise ConfigError(f"The SSH user name {self.username!r} for {self.host} must hold {{username}}.")
         if self.max_sessions < 1 or self.max_handshakes < 1:
             raise ConfigError(f"max_sessions and max_handshakes of {self.host} are at least 1.")
+        if self.tunnel_as_user and self.sudo:
+            raise ConfigError(
+                f"tunnel_as_user of {self.host} needs people's own connections, and with sudo there are none."
+            )
+        check_patience(self.host, self.keepalive_interval, self.keepalive_count, self.connect_timeout)
 
     def identity(self, user: str | None) -> str:
         """The SSH user for an account that was checked; the empty text is the running account's name."""
         if user is None or self.sudo:
             return self.service_username
         return self.username.replace("{username}", user)
+
+    def for_node(self, host: str) -> SSHSettings:
+        """The settings of a compute node's sshd, on which everybody is themselves. Raises ConfigError."""
+        node = self.node
+        return replace(
+            self,
+            host=host,
+            port=node.port,
+            known_hosts="" if node.insecure else node.known_hosts or self.known_hosts,
+            insecure=node.insecure or (self.insecure and not node.known_hosts),
+            client_keys=node.client_keys or self.client_keys,
+            certificates=node.certificates or self.certificates,
+            username=node.username or self.username,
+            sudo=False,
+            keepalive_interval=node.keepalive_interval,
+            keepalive_count=node.keepalive_count,
+            connect_timeout=node.connect_timeout,
+            idle_seconds=node.idle_seconds,
+            max_handshakes=node.max_handshakes,
+        )
+
+
+def check_patience(whose: str, interval: float, count: int, connect: float) -> None:
+    """Durations and counts that can work. Raises ConfigError."""
+    if interval < 0 or count < 1:
+        raise ConfigError(f"keepalive_interval of {whose} is 0 (off) or more, and keepalive_count at least 1.")
+    if connect <= 0:
+        raise ConfigError(f"connect_timeout of {whose} is more than 0 s.")

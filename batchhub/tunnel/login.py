@@ -33,6 +33,9 @@ class Pool(Protocol):
     def state(self) -> Mapping[str, str]:
         """Its connections; no secret."""
 
+    def counters(self) -> Mapping[str, int]:
+        """``connects``, ``failures``, ``losses`` of its connections."""
+
     def close(self) -> Awaitable[None]:
         """Close them."""
 
@@ -63,6 +66,9 @@ class LoginTunnel:
         login = self._pool.host
         if endpoint.socket and endpoint.host not in {"", "localhost", login}:
             raise TunnelError(f"A Unix socket on {endpoint.host} cannot be reached from {login}; a port can.")
+        if endpoint.socket and not self._settings.as_user:
+            # Its path is the job's word, and the service's account may open others than its owner's.
+            raise TunnelError(f"A Unix socket on {login} is reached as its owner alone, with tunnel_as_user.")
         identity = user if self._settings.as_user else None
         wait = self._settings.connect_timeout
         try:
@@ -77,6 +83,10 @@ class LoginTunnel:
     def state(self) -> Mapping[str, str]:
         """The pool's connections."""
         return self._pool.state()
+
+    def counters(self) -> Mapping[str, int]:
+        """SSH connections made (``connects``), not made (``failures``) and lost (``losses``) since the start."""
+        return self._pool.counters()
 
     async def close(self) -> None:
         """Close the pool."""

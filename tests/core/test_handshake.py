@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 
 from batchhub.core import handshake
 from batchhub.core.errors import BadInput, ConfigError
+from batchhub.job.offers import offer_key
 
 CONNECTION = {
     "version": 1,
@@ -161,6 +163,7 @@ def test_a_launch_document() -> None:
         "scheme": "token",
         "ready_timeout": 300,
         "callback_url": "",
+        "dial_in": None,
     }
 
 
@@ -194,8 +197,52 @@ def test_a_launch_document_that_is_refused(changes: dict[str, object]) -> None:
         launch(**changes)
 
 
+DIAL_IN = handshake.DialIn("hub.example.org", 8022, "abcdefghijkl", "ssh-ed25519 " + "A" * 68)
+
+
+def test_how_a_job_dials_in() -> None:
+    assert launch(dial_in=DIAL_IN)["dial_in"] == {
+        "host": "hub.example.org",
+        "port": 8022,
+        "offer": "abcdefghijkl",
+        "host_key": "ssh-ed25519 " + "A" * 68,
+        "ssh": "ssh",
+        "needed": True,
+    }
+    for host in ("10.0.0.1", "fd00::1", "hub"):
+        replace(DIAL_IN, host=host).check()
+    replace(DIAL_IN, ssh="/opt/openssh-9.8/bin/ssh").check()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"host": "-oProxyCommand=x"},
+        {"host": "a b"},
+        {"host": ""},
+        {"port": 0},
+        {"port": 65536},
+        {"offer": ""},
+        {"offer": "a b"},
+        {"host_key": "ssh-rsa AAAA"},
+        {"host_key": "ssh-ed25519 " + "A" * 68 + "\nevil"},
+        {"ssh": "ssh -v"},
+        {"ssh": "-v"},
+        {"ssh": ""},
+    ],
+)
+def test_a_way_to_dial_in_that_is_refused(change: dict[str, object]) -> None:
+    with pytest.raises(BadInput):
+        launch(dial_in=replace(DIAL_IN, **change))  # type: ignore[arg-type]
+
+
 def test_secrets() -> None:
-    assert json.loads(handshake.secrets_document(3, "t" * 43)) == {"version": 1, "generation": 3, "token": "t" * 43}
+    plain = {"version": 1, "generation": 3, "token": "t" * 43, "offer_key": ""}
+    assert json.loads(handshake.secrets_document(3, "t" * 43)) == plain
+    private = offer_key(b"k" * 32, "abcdefghijkl", 3).private
+    assert json.loads(handshake.secrets_document(3, "t" * 43, private)) == {**plain, "offer_key": private}
+    with pytest.raises(BadInput, match="not in OpenSSH's format"):
+        handshake.secrets_document(3, "t" * 43, private.replace("OPENSSH", "RSA"))
     for generation, token in ((0, "t" * 43), (1, "short"), (1, "t" * 42 + "\n")):
         with pytest.raises(BadInput) as caught:
             handshake.secrets_document(generation, token)

@@ -8,7 +8,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchhub.core.errors import BadInput, Denied
-from batchhub.core.tickets import MAX_LENGTH, Ticket, renewed, sign, verify
+from batchhub.core.tickets import (
+    ENTRY_LIFE,
+    MAX_LENGTH,
+    Entry,
+    Ticket,
+    door_of,
+    renewable_from,
+    renewed,
+    sign,
+    sign_entry,
+    valid_between,
+    verify,
+    verify_entry,
+)
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -21,6 +34,12 @@ def test_round_trip() -> None:
     assert text.startswith("v1.")
     assert verify([KEY], text, NOW) == TICKET
     assert verify([KEY], sign(KEY, replace(TICKET, user="\u00e9va@x")), NOW).user == "\u00e9va@x"
+
+
+def test_a_ticket_may_be_for_one_host_alone() -> None:
+    bound = replace(TICKET, host="ann.hub.test")
+    assert verify([KEY], sign(KEY, bound), NOW) == bound
+    assert verify([KEY], sign(KEY, TICKET), NOW).host == ""
 
 
 def test_rotation() -> None:
@@ -84,14 +103,27 @@ def test_any_text_is_denied(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"[]", b"{}", b"nonsense", b'[1,"s","/",1,2,3]', b'["a","s","/",1e400,2,3]', b'["a","s","/","x",2,3]']
+    "body",
+    [
+        b"[]",
+        b"{}",
+        b"nonsense",
+        b'[1,"s","/",1,2,3]',
+        b'["a","s","/",1e400,2,3]',
+        b'["a","s","/","x",2,3]',
+        b'["a","s","/",1,2,3,4]',
+        b'["a","s","/",1,2,3,"h","more"]',
+        b"7",
+    ],
 )
 def test_signed_but_unreadable(body: bytes) -> None:
     from batchhub.core import tickets
 
     text = tickets._encode(body)
     with pytest.raises(Denied, match="cannot be read"):
-        verify([KEY], f"v1.{text}.{tickets._encode(tickets._mac(KEY, text))}", NOW)
+        verify([KEY], f"v1.{text}.{tickets._encode(tickets._mac(KEY, tickets._ACCESS, text))}", NOW)
+    with pytest.raises(Denied, match="cannot be read"):
+        verify_entry([KEY], f"v1.{text}.{tickets._encode(tickets._mac(KEY, tickets._ENTRY, text))}", NOW)
 
 
 def test_what_cannot_be_signed() -> None:
@@ -112,3 +144,60 @@ def test_renewal_begins_after_a_third_and_ends_at_absolute() -> None:
     assert last is not None
     assert last.expires == near.absolute
     assert renewed(last, NOW + timedelta(minutes=65)) is None
+
+
+def test_what_follows_from_the_times() -> None:
+    begin, end = valid_between(TICKET)
+    assert (begin, end) == (NOW - timedelta(seconds=60), NOW + HOUR)
+    assert valid_between(replace(TICKET, absolute=NOW + HOUR / 2))[1] == NOW + HOUR / 2
+    assert renewable_from(TICKET) == NOW + HOUR / 3
+    assert renewable_from(replace(TICKET, absolute=TICKET.expires)) is None
+
+
+# ---------------------------------------------------------------- entries
+
+ENTRY = Entry(replace(TICKET, host="ann.hub.test"), door_of("secret"), NOW + ENTRY_LIFE)
+
+
+def test_an_entry_comes_back_whole() -> None:
+    assert verify_entry([OTHER, KEY], sign_entry(KEY, ENTRY), NOW) == ENTRY
+
+
+def test_an_entry_is_no_ticket_and_a_ticket_no_entry() -> None:
+    with pytest.raises(Denied, match="not ours"):
+        verify([KEY], sign_entry(KEY, ENTRY), NOW)
+    with pytest.raises(Denied, match="not ours"):
+        verify_entry([KEY], sign(KEY, ENTRY.ticket), NOW)
+
+
+@pytest.mark.parametrize(("after", "good"), [(-59, True), (0, True), (59, True), (60, False), (3000, False)])
+def test_an_entry_is_good_for_a_minute(after: int, good: bool) -> None:
+    now = NOW + timedelta(seconds=after)
+    if good:
+        assert verify_entry([KEY], sign_entry(KEY, ENTRY), now) == ENTRY
+    else:
+        with pytest.raises(Denied, match="too long"):
+            verify_entry([KEY], sign_entry(KEY, ENTRY), now)
+
+
+def test_an_entry_that_claims_to_be_good_for_long_is_not() -> None:
+    with pytest.raises(Denied, match="too long"):
+        verify_entry([KEY], sign_entry(KEY, replace(ENTRY, until=NOW + HOUR)), NOW)
+
+
+def test_an_entry_ends_with_its_ticket() -> None:
+    old = replace(ENTRY, ticket=replace(ENTRY.ticket, absolute=NOW))
+    with pytest.raises(Denied, match="expired"):
+        verify_entry([KEY], sign_entry(KEY, old), NOW)
+
+
+def test_entries_that_cannot_be_signed() -> None:
+    with pytest.raises(BadInput, match="longer"):
+        sign_entry(KEY, replace(ENTRY, door="d" * MAX_LENGTH))
+    with pytest.raises(BadInput, match="'/'"):
+        sign_entry(KEY, replace(ENTRY, ticket=replace(TICKET, path="user/")))
+
+
+def test_doors_differ_and_do_not_tell_the_secret() -> None:
+    assert door_of("a") != door_of("b")
+    assert "secret" not in door_of("secret")

@@ -49,6 +49,7 @@ PROGRAMS = {
     "sshd": "openssh-server",
     "ssh-keygen": "openssh-client",
     "ip": "iproute2",
+    "nft": "nftables",
     "nsenter": "util-linux",
     "unshare": "util-linux",
     "useradd": "passwd",
@@ -487,6 +488,10 @@ class SlurmLab:
     def set_node_link(self, node: str, *, up: bool) -> None:
         """Pull a node's cable, or put it back."""
         run("ip", "link", "set", self.link(node), "up" if up else "down")
+
+    def set_login_link(self, *, up: bool) -> None:
+        """Pull the cable between the hub and the login node, or put it back."""
+        run("ip", "link", "set", f"bhv{self.slot}", "up" if up else "down")
 
     def preempt(self, node: str, user: str = "bob", seconds: int = 300) -> str:
         """Fill a node from partition ``high``: jobs of ``low`` on it are put back into the queue. The new job's id."""

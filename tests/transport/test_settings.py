@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from batchhub.core.errors import ConfigError
-from batchhub.transport.settings import SSHSettings
+from batchhub.transport.settings import NodeSettings, SSHSettings
 
 KNOWN = "login1 ssh-ed25519 AAAA"
 
@@ -26,6 +26,10 @@ def test_identities() -> None:
         ({"port": 0}, "not a port"),
         ({"username": "shared"}, "must hold"),
         ({"max_sessions": 0}, "at least 1"),
+        ({"keepalive_interval": -1.0}, "keepalive_interval of login1 is 0 "),
+        ({"keepalive_count": 0}, "keepalive_count at least 1"),
+        ({"connect_timeout": 0.0}, "connect_timeout of login1 is more than 0 s"),
+        ({"tunnel_as_user": True, "sudo": True}, "with sudo there are none"),
     ],
 )
 def test_bad_settings(changed: dict[str, Any], words: str) -> None:
@@ -36,6 +40,59 @@ def test_bad_settings(changed: dict[str, Any], words: str) -> None:
 def test_the_defaults_are_pinned() -> None:
     settings = SSHSettings("login1", known_hosts=KNOWN)
     assert (settings.port, settings.insecure, settings.sudo, settings.client_keys) == (22, False, False, ())
-    assert (settings.keepalive_interval, settings.keepalive_count, settings.connect_timeout) == (15.0, 3, 15.0)
+    assert (settings.keepalive_interval, settings.keepalive_count, settings.connect_timeout) == (5.0, 2, 15.0)
     assert (settings.open_timeout, settings.idle_seconds) == (10.0, 300.0)
     assert (settings.max_sessions, settings.max_handshakes) == (8, 4)
+    assert not settings.tunnel_as_user
+    node = settings.node
+    assert (node.port, node.insecure, node.max_nodes, node.max_handshakes) == (22, False, 2000, 32)
+    assert (node.keepalive_interval, node.keepalive_count, node.connect_timeout, node.idle_seconds) == (
+        5.0,
+        2,
+        10.0,
+        300.0,
+    )
+
+
+def test_a_node_is_reached_as_the_login_node_unless_said() -> None:
+    login = SSHSettings(
+        "login1", known_hosts=KNOWN, client_keys=("/k",), username="{username}@hpc", service_username="hub"
+    )
+    node = login.for_node("c1")
+    assert (node.host, node.port, node.known_hosts, node.client_keys) == ("c1", 22, KNOWN, ("/k",))
+    assert (node.identity("alice"), node.insecure, node.connect_timeout) == ("alice@hpc", False, 10.0)
+
+
+def test_what_a_node_may_have_of_its_own() -> None:
+    own = NodeSettings(
+        2200, "c* ssh-ed25519 BBBB", client_keys=("/n/{username}",), certificates=("/c",), username="u-{username}"
+    )
+    node = SSHSettings("login1", insecure=True, sudo=True, service_username="hub", node=own).for_node("c1")
+    assert (node.port, node.known_hosts, node.insecure) == (2200, "c* ssh-ed25519 BBBB", False)
+    assert (node.client_keys, node.certificates, node.identity("alice")) == (("/n/{username}",), ("/c",), "u-alice")
+    trusting = SSHSettings("login1", known_hosts=KNOWN, node=NodeSettings(insecure=True))
+    assert (trusting.insecure, trusting.for_node("c1").insecure, trusting.for_node("c1").known_hosts) == (
+        False,
+        True,
+        "",
+    )
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"port": 70000}, "not a port of the nodes' sshd"),
+        ({"known_hosts": KNOWN, "insecure": True}, "say one of them"),
+        ({"username": "shared"}, "must hold"),
+        ({"max_nodes": 0}, "at least 1"),
+        ({"keepalive_count": 0}, "keepalive_count at least 1"),
+    ],
+)
+def test_bad_settings_of_nodes(changed: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        NodeSettings(**changed)
+
+
+def test_an_identity_that_only_sudo_can_do_without_is_no_good_on_nodes() -> None:
+    with pytest.raises(ConfigError, match="user name 'hub' for c1 must hold"):
+        SSHSettings("login1", known_hosts=KNOWN, sudo=True, username="hub").for_node("c1")

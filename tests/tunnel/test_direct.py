@@ -1,3 +1,6 @@
+import asyncio
+import os
+import pwd
 import socket
 from pathlib import Path
 
@@ -25,15 +28,34 @@ async def test_a_port() -> None:
 
 
 async def test_a_socket(tmp_path: Path) -> None:
-    path = str(tmp_path / "s")
+    path, me = str(tmp_path / "s"), pwd.getpwuid(os.geteuid()).pw_name
+    tunnel = DirectTunnel()
     async with serving(echo, path):
-        made = await DirectTunnel().open(Recorder, Endpoint("", socket=path), "alice")
+        made = await tunnel.open(Recorder, Endpoint("", socket=path), me)
         made.stream.write(b"hello")
         made.stream.write_eof()
         await made.until(lambda: made.eof)
         assert made.data == b"hellobye"
         made.stream.close()
         await made.lost
+        assert tunnel.counters() == {"connects": 1, "failures": 0}
+
+
+async def test_a_socket_that_is_not_the_users(tmp_path: Path) -> None:
+    """Such as one of root's, which a hub that runs as root could open and the job's owner could not."""
+    path = str(tmp_path / "s")
+    tunnel = DirectTunnel()
+    heard: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def listen(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        heard.put_nowait(await reader.read())
+
+    async with serving(listen, path):
+        for user in ("nobody", "bht-no-such-account"):
+            with pytest.raises(TunnelError, match=rf"^What listens on the socket {path} is no process of {user}\.$"):
+                await tunnel.open(Recorder, Endpoint("", socket=path), user)
+            assert await heard.get() == b""
+    assert tunnel.counters() == {"connects": 0, "failures": 2}
 
 
 async def test_what_went_wrong_in_words(tmp_path: Path) -> None:

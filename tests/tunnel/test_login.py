@@ -2,7 +2,6 @@
 
 import asyncio
 import tracemalloc
-from pathlib import Path
 
 import pytest
 
@@ -160,6 +159,8 @@ async def test_what_went_wrong_in_words(sshd: Sshd) -> None:
         await tunnel.open(Recorder, Endpoint("-x", 80), "alice")
     with pytest.raises(TunnelError, match="A Unix socket on c1 cannot be reached"):
         await tunnel.open(Recorder, Endpoint("c1", socket="/x"), "alice")
+    with pytest.raises(TunnelError, match="is reached as its owner alone"):
+        await tunnel.open(Recorder, Endpoint("127.0.0.1", socket="/x"), "alice")
     assert len(sshd.sessions()) == 1
     await tunnel.close()
 
@@ -189,21 +190,6 @@ async def test_as_the_user(sshd: Sshd) -> None:
     tunnel = LoginTunnel(pool_of(sshd), LoginSettings(as_user=True))
     with pytest.raises(TunnelError, match="refused the key of user bht-stranger"):
         await tunnel.open(Recorder, here(80), "bht-stranger")
-    await tunnel.close()
-
-
-async def test_a_socket_on_the_login_node(sshd: Sshd, tmp_path: Path) -> None:
-    path = str(tmp_path / "s")
-    tunnel = LoginTunnel(pool_of(sshd))
-    async with serving(echo, path):
-        made = await tunnel.open(Recorder, Endpoint("", socket=path), "alice")
-        made.stream.write(b"hello")
-        made.stream.write_eof()
-        await made.until(lambda: made.eof)
-        assert made.data == b"hellobye"
-        with pytest.raises(TunnelError, match=r"cannot reach the socket|refused"):
-            await tunnel.open(Recorder, Endpoint("", socket=path + "none"), "alice")
-        made.stream.close()
     await tunnel.close()
 
 
@@ -286,4 +272,27 @@ async def test_abort_and_many_streams(sshd: Sshd) -> None:
             assert stream.is_closing()
             assert await each.lost is None
         assert len(sshd.sessions()) == 1
+    await tunnel.close()
+
+
+async def test_a_connection_from_which_nothing_comes_is_not_waited_for_twice(sshd: Sshd) -> None:
+    """Not even its keep-alives are answered: what was to go through it goes through another, what runs on it may go on."""
+    pool = pool_of(sshd, keepalive_interval=0.2, keepalive_count=1000)
+    tunnel = LoginTunnel(pool, LoginSettings(connect_timeout=0.5))
+    async with serving(echo) as port:
+        made = await tunnel.open(Recorder, here(port), "alice")
+        processes = [p for each in sshd.sessions() for p in [each, *each.children()]]
+        for process in processes:
+            process.suspend()
+        try:
+            other = await tunnel.open(Recorder, here(port), "alice")
+            other.stream.write(b"at once")
+            await other.until(lambda: other.data == b"at once")
+        finally:
+            for process in processes:
+                process.resume()
+        made.stream.write(b"still here")
+        await made.until(lambda: made.data == b"still here")
+        assert len(sshd.sessions()) == 2
+        assert tunnel.counters() == {"connects": 2, "failures": 0, "losses": 0}
     await tunnel.close()
