@@ -154,13 +154,12 @@ class Sessions:
         self._cache: OrderedDict[str, tuple[Session, datetime]] = OrderedDict()
         self._forgotten = 0
 
-    async def create(self, user: str, address: str, agent: str, *, old: Session | None = None) -> tuple[str, Session]:
+    async def create(self, user: str, address: str, agent: str, *, old: str = "") -> tuple[str, Session]:
         """A new session after a sign-in: the cookie's value, and the session. Raises NotFound, StoreUnavailable.
 
-        It always has a new id; ``old``, the session the browser came with, is revoked.
+        It always has a new id; ``old``, the cookie the browser came with, is ended, also if it was good no more.
         """
-        if old is not None:
-            await self.revoke(old.id)
+        await self.end(old)
         now = self._clock()
         secret = secrets.token_bytes(32)
         row = await self._store.add_session(
@@ -194,6 +193,17 @@ class Sessions:
             self.forget((session_id,))
             return None
         return await self._touch(session, now)
+
+    async def end(self, cookie: str) -> bool:
+        """End the session a cookie's value stands for, good or not; false if it stands for none.
+
+        One that was idle for too long is no session for the hub any more, but its tickets may go on at the proxy.
+        """
+        session_id = self._read_cookie(cookie)
+        if session_id is None:
+            return False
+        await self.revoke(session_id)
+        return True
 
     async def alive(self, session_id: str) -> bool:
         """Whether the session of this id is good, without counting as a use; for open event streams and the proxy's renewals."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -74,17 +74,34 @@ class TokenStore(Protocol):
     def touch_token(self, id: int, used: datetime) -> Awaitable[bool]:  # noqa: A002
         """Note a use."""
 
-    def revoke_token(self, id: int, user: str | None = None) -> Awaitable[bool]:  # noqa: A002
-        """Delete it."""
+    def revoke_token(self, id: int, user: str | None = None) -> Awaitable[str | None]:  # noqa: A002
+        """Delete it; its hash, or ``None`` if it is not there."""
+
+    def revoke_tokens_of(self, user: str) -> Awaitable[Sequence[str]]:
+        """Delete all of a user's; their hashes."""
+
+
+async def _nobody(hashes: Sequence[str]) -> None:
+    del hashes
 
 
 class Tokens:
-    """All API tokens of the hub. A token's use is noted in the database at most once in ``touch_every``."""
+    """All API tokens of the hub. A token's use is noted in the database at most once in ``touch_every``.
 
-    def __init__(self, store: TokenStore, clock: Clock, touch_every: timedelta = timedelta(minutes=5)) -> None:
+    ``revoked`` is told the hashes of those that ended, after the database knows (the proxy forgets them and closes what they opened).
+    """
+
+    def __init__(
+        self,
+        store: TokenStore,
+        clock: Clock,
+        touch_every: timedelta = timedelta(minutes=5),
+        revoked: Callable[[Sequence[str]], Awaitable[None]] = _nobody,
+    ) -> None:
         self._store = store
         self._clock = clock
         self._touch_every = touch_every
+        self._revoked = revoked
 
     async def issue(self, user: str, note: str = "", life: timedelta | None = None) -> tuple[str, StoredToken]:
         """A new token, to be shown once, and its entry. ``life=None``: it does not expire. Raises NotFound."""
@@ -118,7 +135,17 @@ class Tokens:
 
     async def revoke(self, token_id: int, user: str | None = None) -> bool:
         """End a token, if it is ``user``'s when one is given; false if there is none such."""
-        return await self._store.revoke_token(token_id, user)
+        ended = await self._store.revoke_token(token_id, user)
+        if ended is not None:
+            await self._revoked((ended,))
+        return ended is not None
+
+    async def revoke_all_of(self, user: str) -> int:
+        """End all of a user's tokens; returns how many."""
+        ended = await self._store.revoke_tokens_of(user)
+        if ended:
+            await self._revoked(ended)
+        return len(ended)
 
 
 def hash_token(token: str) -> str:

@@ -15,6 +15,10 @@ from batchhub.transport.settings import SSHSettings
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 _ADDRESS_TEMPLATE = re.compile(r"[A-Za-z0-9_.:{}-]+")
+_KIND = re.compile(r"[A-Za-z0-9_.-]+(?::[A-Za-z0-9_]+)?")
+_THROUGH_SSH = frozenset({"login", "node"})
+_TO_LOOPBACK = frozenset({"node", "reverse"})
+"""They end on the node itself, so an application need not listen anywhere else, and may listen on a Unix socket."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,15 +26,19 @@ class ClusterSettings:
     """One cluster.
 
     ``scheduler`` is an entry point of ``batchhub.schedulers``, ``scheduler_options`` are the dialect's own. ``transport`` is how commands
-    are run: ``local`` or ``ssh``. ``tunnel`` is how the proxy reaches a notebook: ``login`` or ``direct`` (empty: ``login`` with ssh,
-    ``direct`` with local). ``account`` makes a cluster account from ``{username}``.
+    are run: ``local`` or ``ssh``. ``tunnel`` is how the proxy reaches a notebook: ``login``, ``node``, ``reverse`` or ``direct``, or several, the
+    preferred first (empty: ``login`` with ssh, ``direct`` with local). ``account`` makes a cluster account from ``{username}``.
 
-    ``bind`` is the address an application listens on (empty: every address, or loopback with the local queue). ``ports`` limits its port.
+    ``bind`` is the address an application listens on (empty: every address, or loopback with the local queue and where all tunnels end
+    on the node). ``ports`` limits its port.
     ``node_address`` makes what the proxy dials from the scheduler's ``{host}``. Where node names mean nothing to the login node,
     ``node_networks`` names the networks in which an address that the job itself reports is believed instead.
 
     ``python`` runs the launcher in the job (3.6 or newer). ``callback_url`` is the hub's address as seen from a node, if it has one:
     a job then tells where it listens a moment sooner. ``prologue``, ``epilogue`` and ``environment`` are for every job on this cluster.
+
+    ``reverse_host`` and ``reverse_port``: where this cluster's jobs dial the proxy, if not at ``c.Proxy``'s of the same names. ``reverse_ssh`` is
+    OpenSSH's client on the nodes.
     """
 
     name: str
@@ -40,7 +48,7 @@ class ClusterSettings:
     transport: Literal["local", "ssh"] = "local"
     local: LocalSettings = field(default_factory=LocalSettings)
     ssh: SSHSettings | None = None
-    tunnel: str = ""
+    tunnel: tuple[str, ...] | str = ""
     account: str = "{username}"
     bind: Literal["", "127.0.0.1", "0.0.0.0"] = ""  # noqa: S104 - a type
     ports: tuple[int, int] | None = None
@@ -51,6 +59,9 @@ class ClusterSettings:
     prologue: str = ""
     epilogue: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
+    reverse_host: str = ""
+    reverse_port: int = 0
+    reverse_ssh: str = "ssh"
 
     def __post_init__(self) -> None:
         place = f"cluster {self.name!r}"
@@ -60,6 +71,7 @@ class ClusterSettings:
             raise ConfigError(f"{place}: transport 'ssh' needs a table 'ssh' with at least 'host' and 'known_hosts'.")
         if self.transport == "local" and self.ssh is not None:
             raise ConfigError(f"{place}: there is a table 'ssh', but transport is 'local'; say transport = 'ssh'.")
+        self._check_tunnel(place)
         if "{username}" not in self.account:
             raise ConfigError(
                 f"{place}: account {self.account!r} must hold {{username}}, or everybody would be the same person."
@@ -74,15 +86,54 @@ class ClusterSettings:
             except ValueError as error:
                 raise ConfigError(f"{place}: node_networks: {error}.") from error
 
+    def _check_tunnel(self, place: str) -> None:
+        kinds = self.tunnel_kinds
+        if not kinds:
+            raise ConfigError(f"{place}: tunnel is an empty list; name one kind, or several in order of preference.")
+        for kind in kinds:
+            if not _KIND.fullmatch(kind):
+                raise ConfigError(
+                    f"{place}: tunnel: {kind!r} is not the name of a kind; several are a list: ['login', 'node']."
+                )
+            if kinds.count(kind) > 1:
+                raise ConfigError(f"{place}: tunnel: {kind!r} is named twice.")
+            if kind in _THROUGH_SSH and self.ssh is None:
+                raise ConfigError(
+                    f"{place}: a tunnel of kind {kind!r} goes through the login node; transport = 'ssh' and a table 'ssh' are needed."
+                )
+        if "node" in kinds and self.ssh is not None:
+            self.ssh.for_node("node")
+
+    @property
+    def tunnel_kinds(self) -> tuple[str, ...]:
+        """The kinds in force, the preferred first."""
+        if isinstance(self.tunnel, tuple):
+            return self.tunnel
+        return (self.tunnel or ("login" if self.transport == "ssh" else "direct"),)
+
     @property
     def tunnel_kind(self) -> str:
-        """The kind in force."""
-        return self.tunnel or ("login" if self.transport == "ssh" else "direct")
+        """The kinds in force as one name, which routes carry: ``login,node``."""
+        return ",".join(self.tunnel_kinds)
+
+    @property
+    def reaches_sockets(self) -> bool:
+        """Whether an application may listen on a Unix socket: one on a node that a tunnel ends on, or the local queue's own machine's.
+
+        A kind of somebody else's is believed to do what its site starts.
+        """
+        if any(kind in _TO_LOOPBACK or ":" in kind for kind in self.tunnel_kinds):
+            return True
+        own = self.transport == "local" if self.ssh is None else self.ssh.tunnel_as_user
+        return self.scheduler == "local" and own
 
     @property
     def bind_address(self) -> Literal["127.0.0.1", "0.0.0.0"]:  # noqa: S104 - a type
         """The address in force."""
-        return self.bind or ("127.0.0.1" if self.scheduler == "local" else "0.0.0.0")  # noqa: S104 - nodes' networks differ
+        if self.bind:
+            return self.bind
+        here = self.scheduler == "local" or _TO_LOOPBACK.issuperset(self.tunnel_kinds)
+        return "127.0.0.1" if here else "0.0.0.0"  # noqa: S104 - nodes' networks differ
 
 
 def read_clusters(tables: Mapping[str, Any]) -> tuple[ClusterSettings, ...]:

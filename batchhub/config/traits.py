@@ -30,6 +30,11 @@ class BatchHub(Configurable):
     applications = Dict(help="Application name -> table: further web applications that profiles may name.").tag(
         config=True
     )
+    subdomain_host = Unicode(
+        help="The hub's own address, as in https://hub.example.org, to give each server a host of its own below it "
+        "(https://ann.hub.example.org): then no notebook's scripts share an origin with the hub or another server. Needs a DNS entry and "
+        "a certificate for *.hub.example.org. Empty: hub and servers share one host."
+    ).tag(config=True)
     keep_ended_days = Float(
         365.0, help="Days that ended runs, with their events, are kept in the database; then they are deleted for good."
     ).tag(config=True)
@@ -72,9 +77,51 @@ class Proxy(Configurable):
     https_in_front = Bool(
         False, help="A front end ends TLS for us: cookies are marked Secure though we speak plain HTTP ourselves."
     ).tag(config=True)
+    reverse_ip = Unicode("0.0.0.0", help="Address on which jobs dial in, for clusters with `reverse` tunnels.").tag(  # noqa: S104
+        config=True
+    )
+    reverse_port = Int(
+        0, help="Port on which jobs dial in by SSH, for clusters with `reverse` tunnels; those need one. 0: none."
+    ).tag(config=True)
+    reverse_host = Unicode(
+        help="Name or address of this machine for jobs that dial in; default: its full name. A cluster's own `reverse_host` wins."
+    ).tag(config=True)
+    workers = Int(
+        1, help="Processes that carry the traffic, 1 to 64; they share port and routes. One uses one core."
+    ).tag(config=True)
+    drain_hours = Float(
+        24.0, help="Hours that WebSockets and downloads of before a reload may last; then they are cut. 0: no limit."
+    ).tag(config=True)
+    metrics_ip = Unicode("127.0.0.1", help="Address of the metrics for Prometheus, which need no token there.").tag(
+        config=True
+    )
+    metrics_port = Int(
+        0, help="Port of the metrics. 0: none; with the token they are at /api/metrics of the control API in any case."
+    ).tag(config=True)
     should_start = Bool(
         True, help="`batchhub` starts the proxy if it does not run; False when a service manager does."
     ).tag(config=True)
+
+    @validate("workers")
+    def _check_workers(self, proposal: dict[str, object]) -> object:
+        value = proposal["value"]
+        if not isinstance(value, int) or not 1 <= value <= 64:
+            raise TraitError(f"Proxy.workers: {value!r} is not a number of processes from 1 to 64.")
+        return value
+
+    @validate("metrics_port")
+    def _check_port(self, proposal: dict[str, object]) -> object:
+        value = proposal["value"]
+        if not isinstance(value, int) or not 0 <= value <= 65535:
+            raise TraitError(f"Proxy.metrics_port: {value!r} is not a port from 1 to 65535, nor 0 for none.")
+        return value
+
+    @validate("drain_hours")
+    def _check_drain(self, proposal: dict[str, object]) -> object:
+        value = proposal["value"]
+        if not isinstance(value, float) or not 0 <= value <= 24 * 365:
+            raise TraitError(f"Proxy.drain_hours: {value!r} hours are not from 0 (no limit) to 8760.")
+        return value
 
 
 class Pages(Configurable):

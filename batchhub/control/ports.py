@@ -58,6 +58,13 @@ class JobBuilder(Protocol):
     def token(self, server: Server, generation: int) -> str:
         """The server's own secret of a generation."""
 
+    @property
+    def dials_in(self) -> bool:
+        """Whether any cluster's jobs dial in at the proxy (``reverse`` tunnels)."""
+
+    def offer_key(self, server: Server) -> str:
+        """The public key with which the server's present generation dials in; empty if it does not."""
+
     def endpoint(self, server: Server, connection: Connection) -> Endpoint:
         """Where to dial, from what the scheduler and the job say together. Raises BadInput when they cannot both be right."""
 

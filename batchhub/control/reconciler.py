@@ -16,6 +16,7 @@ from typing import assert_never
 
 from batchhub.control.broadcast import Broadcast
 from batchhub.control.launcher import Launcher
+from batchhub.control.offering import OfferKeeper
 from batchhub.control.poller import Poller
 from batchhub.control.ports import JobBuilder, ServerStore
 from batchhub.control.routing import RouteKeeper
@@ -43,6 +44,9 @@ log = logging.getLogger(__name__)
 
 _LATELY = timedelta(seconds=90)
 """How fresh an application's silence must be to be held against it."""
+
+_LEFT_BEHIND = timedelta(seconds=30)
+"""So old, a connection file with former secrets is no longer taken for one that the former start left behind: this start read them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +102,7 @@ class Reconciler:
         self._again: set[ServerId] = set()
         self._timers: dict[ServerId, asyncio.TimerHandle] = {}
         self._keeper = RouteKeeper(routes)
+        self._offers = OfferKeeper(routes, builder)
         self._silent: dict[ServerId, datetime] = {}
         self._closed = False
 
@@ -214,6 +219,8 @@ class Reconciler:
             log.info("server %s of %s: %s -> %s", row.id, row.user, before.phase, row.phase)
         for action in decision.actions:
             row = await self._act(action, row, cluster)
+        if row.phase is Phase.ENDED and before.phase is not Phase.ENDED:
+            await self._offers.withdraw(row)
 
     async def _act(self, action: Action, row: Server, cluster: Cluster) -> Server:
         match action:
@@ -246,6 +253,7 @@ class Reconciler:
         now = self._clock()
         try:
             directory, script = await cluster.launcher.prepare(row)
+            await self._offers.offer(row)
         except (Unreachable, StoreUnavailable) as error:
             self.later(row.id, self._settings.submit_again)
             return await self._say(row, str(error))
@@ -306,6 +314,7 @@ class Reconciler:
     async def _renew(self, row: Server, cluster: Cluster) -> Server:
         try:
             await cluster.launcher.renew(row)
+            await self._offers.offer(row)
         except HubError as error:
             # The job would start again with its former secrets, which are this person's own and still good.
             log.warning("server %s: its secrets could not be renewed: %s", row.id, error)
@@ -347,6 +356,8 @@ class Reconciler:
         try:
             endpoint = self._builder.endpoint(row, connection)
             found = replace(row, endpoint=endpoint, generation=connection.generation, nonce=connection.nonce)
+            if connection.generation == row.generation or self._clock() - row.since > _LEFT_BEHIND:
+                await self._offers.offer(found)
             status = await self._routes.probe(self._builder.route(found), self._builder.ready_path(row))
         except Unreachable as error:
             if isinstance(error, TunnelError):
@@ -441,9 +452,11 @@ class Reconciler:
 
     async def verify_routes(self) -> None:
         """Compare the proxy's routes with the servers that are ready: add what is missing, remove what is not wanted."""
-        there = await self._keeper.there()
-        ready = {row.path: row for row in await self._store.live_servers() if row.phase is Phase.READY}
+        there, offers = await self._keeper.there(), await self._offers.there()
+        live = await self._store.live_servers()
+        ready = {row.path: row for row in live if row.phase is Phase.READY}
         self.look(row.id for row in await self._keeper.compare(there, ready))
+        await self._offers.compare(offers, live)
 
     async def keep_routes(self) -> None:
         """Verify now and then, until cancelled."""

@@ -28,7 +28,8 @@ class Application:
     is set for it, a value of ``None`` removes the variable. ``ready_path`` and ``guard_path`` may hold ``{base_url}``: the first answers
     when it is up, the second is closed to strangers and opens with the token (empty: not checked). ``scheme`` is how it takes its
     token in the Authorization header; empty means that it has none. ``default_path`` is where people land, below the base URL.
-    ``hub_argv`` is added to its command and tells it where the hub is; ``{hub}``, ``{username}`` and ``{server}`` may stand in it.
+    ``hub_argv`` is added to its command and tells it where the hub is; ``{hub}`` (a path), ``{hub_host}`` (its origin, empty if it is the
+    application's own), ``{username}`` and ``{server}`` may stand in it.
     ``strip_prefix``: it knows nothing of the base URL, the proxy has to take it off. ``ready_timeout`` is in seconds.
     """
 
@@ -83,11 +84,13 @@ class Application:
         env: Mapping[str, str | None] = NO_ENV,
         username: str = "",
         server: str = "",
+        dial_in: handshake.DialIn | None = None,
+        hub_host: str = "",
     ) -> bytes:
         """``launch.json`` for a server at ``base_url``. ``env`` is the profile's and wins. Raises BadInput."""
         argv = self.socket_argv if socket else self.argv
         if argv and username:
-            places = {"{hub}": "/hub/", "{username}": username, "{server}": server}
+            places = {"{hub}": "/hub/", "{hub_host}": hub_host, "{username}": username, "{server}": server}
             argv = (*argv, *(_fill(word, places) for word in self.hub_argv))
         if not argv:
             raise BadInput(f"{self.title} cannot listen on a {'Unix socket' if socket else 'port'}.")
@@ -103,6 +106,7 @@ class Application:
             scheme=self.scheme,
             ready_timeout=self.ready_timeout,
             callback_url=callback_url,
+            dial_in=dial_in,
         )
 
 
@@ -142,7 +146,7 @@ JUPYTERLAB = Application(
         "--ServerApp.quit_button=False",
         (
             "--ServerApp.tornado_settings={'page_config_data':"
-            "{'hubPrefix':'{hub}','hubHost':'','hubUser':'{username}','hubServerName':'{server}'}}"
+            "{'hubPrefix':'{hub}','hubHost':'{hub_host}','hubUser':'{username}','hubServerName':'{server}'}}"
         ),
     ),
 )

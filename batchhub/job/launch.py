@@ -2,8 +2,8 @@
 # ruff: noqa: D102, PTH100, PTH101, PTH104, PTH108, PTH116, PTH118, PTH120, PTH123, SIM105, T201, TID251, UP006, UP035, UP045
 """Starts one application inside a batch job and says where it listens. Copied into each job's directory; needs nothing else.
 
-Read: ``launch.json`` and ``secrets.json`` beside this file. Written: ``token``, ``connection.json``, ``exit.json``, each 0600 and in
-one step. The token stands in files and in the application's environment, never in an argv, a log or a script.
+Read: ``launch.json`` and ``secrets.json`` beside this file. Written: ``token``, ``connection.json``, ``exit.json``, for the time of a
+reverse tunnel ``offer_key`` and ``known_hosts``, each 0600 and in one step. The token stands in files and in the application's environment, never in an argv, a log or a script.
 
 * The port is chosen and *held*: a bound, silent socket keeps it while the application binds it too, which Linux allows when both
   set SO_REUSEADDR and the holder does not listen. From the third try on it is let go first, for applications that do not set it.
@@ -11,6 +11,8 @@ one step. The token stands in files and in the application's environment, never 
 * ``guard_path`` must refuse strangers and take the token: a notebook that a user's own settings opened to everybody is stopped.
 * SIGTERM, SIGINT and SIGHUP end the application (SIGTERM to its process group, SIGKILL after GRACE). SIGUSR1, SIGUSR2 and SIGXCPU are
   warnings from schedulers: an application that handles them gets them, the others are not killed by them.
+* Where the proxy cannot come to the node, ``dial_in`` has the node's own ``ssh`` go to the proxy and offer the application there, and again when
+  that connection is lost, for as long as the application lives.
 * A requeued job starts over: what an earlier run left is removed first, and an old run never removes what a newer one wrote.
 """
 
@@ -54,6 +56,12 @@ IN_USE = re.compile(
     re.IGNORECASE,
 )
 PLACES = re.compile(r"\{(port|ip|socket|base_url|token_file|job_dir|token)\}")
+PLAIN_PATH = re.compile(r"/[A-Za-z0-9._/-]*")
+"""What ``ssh -R`` takes for a socket's path without reading anything into it."""
+NO_REASON = ("Transferred:", "Bytes per second:", "Authenticated to ", "Authenticating to ", "Disconnected from ")
+"""Lines of ssh's that do not say why it ended."""
+REDIAL = (1.0, 30.0)
+"""Seconds before the proxy is dialled again: at first, and at most. Jobs must not all come at once, so each takes half to all of it."""
 MAX_SOCKET = 107
 PR_SET_PDEATHSIG = 1
 
@@ -193,10 +201,10 @@ def port_is_taken(bind: str, port: int) -> bool:
 def socket_path(directory: str) -> Tuple[str, str]:
     """A place for a Unix socket, and the directory to remove afterwards (or empty).
 
-    The job's own directory, unless the path is too long or its file system takes no sockets (some shared ones do not).
+    The job's own directory, unless the path is too long or too odd, or its file system takes no sockets (some shared ones do not).
     """
     path = os.path.join(directory, "app.sock")
-    if len(os.fsencode(path)) <= MAX_SOCKET:
+    if len(os.fsencode(path)) <= MAX_SOCKET and PLAIN_PATH.fullmatch(path):
         remove(path)
         probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -288,6 +296,142 @@ def tell_hub(url: str, body: bytes, token: str) -> None:
     say("the hub cannot be called from this node; it will read connection.json")
 
 
+# ---------------------------------------------------------------- dialling in
+
+
+class DialIn:
+    """The node's own ssh, which offers the application to the proxy. Changes are logged once, not each try."""
+
+    def __init__(self, directory: str, wanted: Dict[str, Any], key: str) -> None:
+        self.directory = directory
+        self.wanted = wanted
+        self.program = shutil.which(str(wanted["ssh"])) or ""
+        self.target = ""
+        self.child = None  # type: Optional[subprocess.Popen[bytes]]
+        self.fd = -1
+        self.due = 0.0
+        self.pause = REDIAL[0]
+        self.said = b""
+        self.last = ""
+        for name, text in (("offer_key", key), ("known_hosts", "batchhub {}\n".format(wanted["host_key"]))):
+            write_file(directory, name, text.encode("ascii"))
+
+    def argv(self) -> List[str]:
+        """Nothing secret; file names are relative, so that ssh reads nothing into them."""
+        argv = [self.program, "-N", "-T", "-a", "-x", "-F", "/dev/null"]
+        for option in (
+            "BatchMode=yes",
+            "IdentitiesOnly=yes",
+            "IdentityFile=offer_key",
+            "PreferredAuthentications=publickey",
+            "StrictHostKeyChecking=yes",
+            "UserKnownHostsFile=known_hosts",
+            "GlobalKnownHostsFile=/dev/null",
+            "HostKeyAlias=batchhub",
+            "HostKeyAlgorithms=ssh-ed25519",
+            "CheckHostIP=no",
+            "ExitOnForwardFailure=yes",
+            "ServerAliveInterval=15",
+            "ServerAliveCountMax=3",
+            "ConnectTimeout=10",
+            "LogLevel=VERBOSE",
+        ):
+            argv += ["-o", option]
+        offer, port = str(self.wanted["offer"]), str(self.wanted["port"])
+        return [*argv, "-l", offer, "-p", port, "-R", "batchhub:1:" + self.target, str(self.wanted["host"])]
+
+    def start(self, target: str) -> None:
+        """Offer this place: ``127.0.0.1:PORT``, or a Unix socket's path."""
+        self.target = target
+        if self.program:
+            self.dial()
+        else:
+            say("{}: no such program here, so the proxy cannot be dialled".format(self.wanted["ssh"]))
+
+    def dial(self) -> None:
+        """One try."""
+        # What a module or an environment sets for its own programs often breaks the system's ssh.
+        env = {name: value for name, value in os.environ.items() if not name.startswith(("LD_", "SSH_"))}
+        env["LC_ALL"] = "C"
+        self.said = b""
+        try:
+            self.child = subprocess.Popen(
+                self.argv(),
+                env=env,
+                cwd=self.directory,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                preexec_fn=prepare_child(),  # noqa: PLW1509
+            )
+        except OSError as error:
+            self.failed(f"{self.program}: {error.strerror}")
+            return
+        assert self.child.stderr is not None
+        self.fd = self.child.stderr.fileno()
+        os.set_blocking(self.fd, False)
+
+    def look(self) -> float:
+        """Look after it; the seconds until the next look is due, at the latest."""
+        if self.child is not None:
+            self.read()
+            if self.child.poll() is None:
+                return 30.0
+            self.read()
+            self.let_go()
+            lines = [line.strip() for line in self.said.decode("utf-8", "replace").splitlines() if line.strip()]
+            kept = [line for line in lines if not line.startswith(NO_REASON)]
+            self.failed(kept[-1][:200] if kept else "ssh ended without a word")
+        if not self.target or not self.program:
+            return 30.0
+        left = self.due - time.monotonic()
+        if left > 0:
+            return left
+        self.dial()
+        return 30.0
+
+    def read(self) -> None:
+        """What ssh has said so far."""
+        try:
+            data = os.read(self.fd, 4096)
+        except OSError:
+            return
+        self.said = (self.said + data)[-4096:]
+        if b"Authenticated to " in data:
+            self.pause = REDIAL[0]
+            self.tell("the proxy at {host}:{port} is dialled in to".format(**self.wanted))
+
+    def failed(self, why: str) -> None:
+        """Try again later, longer each time."""
+        self.tell(
+            "the proxy at {}:{} is not connected, this is tried again: {}".format(
+                self.wanted["host"], self.wanted["port"], why
+            )
+        )
+        self.due = time.monotonic() + self.pause * random.uniform(0.5, 1.0)  # noqa: S311 -- jitter, not a secret
+        self.pause = min(2 * self.pause, REDIAL[1])
+
+    def tell(self, words: str) -> None:
+        """Say it, unless it was the last thing said."""
+        if words != self.last:
+            say(words)
+            self.last = words
+
+    def let_go(self) -> None:
+        """Of a child that has ended."""
+        if self.child is not None and self.child.stderr is not None:
+            self.child.stderr.close()
+        self.child, self.fd = None, -1
+
+    def stop(self) -> None:
+        """Hang up."""
+        self.target = ""
+        if self.child is not None:
+            self.child.kill()
+            self.child.wait()
+            self.let_go()
+
+
 # ---------------------------------------------------------------- the run
 
 
@@ -310,6 +454,7 @@ class Run:
         self.generation = 0
         self.run_token = ""
         self.token = ""
+        self.dial_in = None  # type: Optional[DialIn]
         self.held = None  # type: Optional[socket.socket]
         self.log_from = 0
         self.began = 0.0
@@ -347,6 +492,13 @@ class Run:
         mark = hmac.new(self.run_token.encode("ascii"), self.nonce.encode("ascii"), hashlib.sha256).digest()
         self.token = base64.urlsafe_b64encode(mark).rstrip(b"=").decode("ascii")
         write_file(self.directory, "token", self.token.encode("ascii"))  # no newline: Jupyter does not strip one
+        wanted = self.launch.get("dial_in")
+        if wanted:
+            self.dial_in = DialIn(self.directory, wanted, str(secrets["offer_key"]))
+            if wanted["needed"] and not self.dial_in.program:
+                raise Problem(
+                    "{} is not installed here, and there is no other way to the application".format(wanted["ssh"])
+                )
         self.resolver.start()  # name services can be slow
 
     def serve(self) -> Tuple[int, int, str]:
@@ -413,7 +565,11 @@ class Run:
         """Wait for a signal (SIGCHLD too), at most so long; kill what ignored SIGTERM."""
         if self.kill_at:
             seconds = max(0.0, min(seconds, self.kill_at - time.monotonic()))
-        if select.select([self.pipe[0]], [], [], seconds)[0]:
+        watched = [self.pipe[0]]
+        if self.dial_in is not None:
+            seconds = min(seconds, self.dial_in.look())
+            watched += [self.dial_in.fd] if self.dial_in.fd >= 0 else []
+        if self.pipe[0] in select.select(watched, [], [], seconds)[0]:
             try:
                 while os.read(self.pipe[0], 512):
                     pass
@@ -584,6 +740,8 @@ class Run:
         self.resolver.join(1.0)
         if self.held is not None:
             self.held.close()
+        if self.dial_in is not None:
+            self.dial_in.start(self.socket or f"127.0.0.1:{self.port}")
         document = {
             "version": VERSION,
             "host": socket.gethostname(),
@@ -656,13 +814,15 @@ class Run:
 
     def leave(self, code: int, number: int, word: str) -> None:
         """Record the end and take back what stands for a running application."""
+        if self.dial_in is not None:
+            self.dial_in.stop()
         if self.own_directory:
             shutil.rmtree(self.own_directory, ignore_errors=True)
         if self.newer_run():
             return
         self.note(None if number else code, number, word)
-        for path in (self.path("connection.json"), self.path("token"), self.path("app.sock")):
-            remove(path)
+        for name in ("connection.json", "token", "app.sock", "offer_key", "known_hosts"):
+            remove(self.path(name))
 
 
 def prepare_child() -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import CursorResult, delete, or_, select, update
+from sqlalchemy import CursorResult, delete, select, update
 from sqlalchemy.orm import Session
 
 from batchhub.core.errors import NotFound
@@ -105,10 +105,18 @@ def revoke_sessions_of(session: Session, name: str, now: datetime, keep: str | N
     return tuple(row.id for row in ended)
 
 
+def ended_sessions(session: Session, now: datetime) -> dict[str, datetime]:
+    """The revoked sessions whose tickets could live on if nobody knew: id -> latest end."""
+    ended = select(SessionRow.id, SessionRow.absolute).where(SessionRow.revoked.is_not(None), SessionRow.absolute > now)
+    return {row.id: row.absolute for row in session.execute(ended)}
+
+
 def expire_sessions(session: Session, now: datetime) -> int:
-    """Delete sessions that can never be used again; returns how many."""
-    dead = or_(SessionRow.expires <= now, SessionRow.absolute <= now, SessionRow.revoked <= now)
-    return _count(session.execute(delete(SessionRow).where(dead)))
+    """Delete sessions that are past their latest end; returns how many.
+
+    One that was revoked, or was idle for too long, stays until then: its tickets may be about, and have to be told apart or revoked.
+    """
+    return _count(session.execute(delete(SessionRow).where(SessionRow.absolute <= now)))
 
 
 def _session(row: SessionRow) -> StoredSession:
@@ -156,10 +164,16 @@ def touch_token(session: Session, token_id: int, used: datetime) -> bool:
     return _count(session.execute(update(TokenRow).where(TokenRow.id == token_id).values(last_used=used))) > 0
 
 
-def revoke_token(session: Session, token_id: int, name: str | None) -> bool:
-    """Delete it, if it is this user's (``None``: anybody's); false if it is not there."""
+def revoke_token(session: Session, token_id: int, name: str | None) -> str | None:
+    """Delete it, if it is this user's (``None``: anybody's); its hash, or ``None`` if it is not there."""
     dead = delete(TokenRow).where(TokenRow.id == token_id)
-    return _count(session.execute(dead if name is None else dead.where(TokenRow.user_name == name))) > 0
+    mine = dead if name is None else dead.where(TokenRow.user_name == name)
+    return session.scalar(mine.returning(TokenRow.hash))
+
+
+def revoke_tokens_of(session: Session, name: str) -> tuple[str, ...]:
+    """Delete all of a user's; their hashes."""
+    return tuple(session.scalars(delete(TokenRow).where(TokenRow.user_name == name).returning(TokenRow.hash)))
 
 
 def _token(row: TokenRow) -> ApiToken:

@@ -183,8 +183,12 @@ class Store:
         """End all of a user's sessions except ``keep``; the ids of those that ended now."""
         return await self._write(people.revoke_sessions_of, user, now, keep)
 
+    async def ended_sessions(self, now: datetime) -> dict[str, datetime]:
+        """The revoked sessions whose latest end is still to come: id -> that end."""
+        return await self._read(people.ended_sessions, now)
+
     async def expire_sessions(self, now: datetime) -> int:
-        """Delete the sessions that are over; returns how many."""
+        """Delete the sessions that are past their latest end; returns how many."""
         return await self._write(people.expire_sessions, now)
 
     # ------------------------------------------------------------ tokens
@@ -215,9 +219,13 @@ class Store:
         """Note a use; false if it is not there."""
         return await self._write(people.touch_token, id, used)
 
-    async def revoke_token(self, id: int, user: str | None = None) -> bool:  # noqa: A002
-        """Delete a token, if it is ``user``'s when one is given; false if there is none such."""
+    async def revoke_token(self, id: int, user: str | None = None) -> str | None:  # noqa: A002
+        """Delete a token, if it is ``user``'s when one is given; its hash, or ``None`` if there is none such."""
         return await self._write(people.revoke_token, id, user)
+
+    async def revoke_tokens_of(self, user: str) -> tuple[str, ...]:
+        """Delete all of a user's tokens; their hashes."""
+        return await self._write(people.revoke_tokens_of, user)
 
     # ------------------------------------------------------------ threads
 

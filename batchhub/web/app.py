@@ -76,7 +76,7 @@ def make_app(services: WebServices, settings: WebSettings) -> Application:
     """The hub's pages and API. Give :data:`~batchhub.web.ports.MAX_BODY` to the HTTP server too. Raises ConfigError."""
     if not re.fullmatch(r"/(?:[A-Za-z0-9._~-]+/)*", settings.base_url):
         raise ConfigError(f"base_url {settings.base_url!r}: a path that begins and ends with '/' is expected.")
-    links = Links(settings.base_url)
+    links = Links(settings.base_url, settings.origin)
     titles = Renderer(lambda: {profile.name: profile.title or profile.name for profile in services.hub.profiles()})
     web = Web(services, settings, links, titles, StreamLimit(settings.streams))
     return Application(

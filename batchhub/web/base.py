@@ -1,8 +1,9 @@
 """What pages and API share: who asks, what may be asked, how errors look, which headers go out.
 
-Notebooks live at the hub's own origin, below ``/user/``, and run any script their owner was given. So "same origin" proves nothing here:
-hub pages cannot be framed, share no window with other pages (COOP), are handed to ``fetch()`` only with an XSRF token, and cookies
-of the hub are scoped to ``/hub/``.
+Unless servers have hosts of their own, notebooks live at the hub's own origin, below ``/user/``, and run any script their owner was given.
+So "same origin" proves nothing here: hub pages cannot be framed, share no window with other pages (COOP), are handed to ``fetch()`` only with
+an XSRF token, and cookies of the hub are scoped to ``/hub/``. With hosts of their own, notebooks are still of the same *site*: then the
+cookies are bound to the hub's host by their names (``__Host-``), as a page below it could set others for it.
 """
 
 from __future__ import annotations
@@ -74,11 +75,23 @@ class Handler(RequestHandler):
             self.set_header(name, value)
         self.clear_header("Server")
         if hasattr(self, "web"):
-            self.set_header("X-JupyterHub-Version", self.web.settings.api_version)
+            self._headers_of_this_hub()
+
+    def _headers_of_this_hub(self) -> None:
+        self.set_header("X-JupyterHub-Version", self.web.settings.api_version)
+        origin = self.web.settings.origin
+        if origin is not None:
+            # Our forms are posted here, but the answer may send the browser on to a server, and some browsers count that.
+            self.allow_forms(f"'self' {origin.at(f'*.{origin.host}')}")
+
+    def allow_forms(self, where: str) -> None:
+        """Say where this page's forms may lead."""
+        policy = HEADERS["Content-Security-Policy"].replace("form-action 'self'", f"form-action {where}")
+        self.set_header("Content-Security-Policy", policy)
 
     async def prepare(self) -> None:
         """Before every method: bounds, origin, visitor, XSRF, and whether somebody must be signed in."""
-        self.set_header("X-JupyterHub-Version", self.web.settings.api_version)
+        self._headers_of_this_hub()
         self._check_bounds()
         self.visitor = await self.find_visitor()
         if self.guarded and not (self.visitor and self.visitor.token_id):
@@ -88,7 +101,7 @@ class Handler(RequestHandler):
 
     async def find_visitor(self) -> Visitor | None:
         """Pages know people by their session cookie alone."""
-        cookie = self.get_cookie(SESSION_COOKIE, "") or ""
+        cookie = self.cookie(SESSION_COOKIE)
         return await self.web.services.people.visitor(cookie) if 0 < len(cookie) <= 1024 else None
 
     def ask_to_sign_in(self) -> None:
@@ -135,12 +148,17 @@ class Handler(RequestHandler):
         """Where to go next: a path of this hub, or the fallback."""
         return safe_next(given, self.web.links.base, fallback)
 
+    def cookie(self, name: str) -> str:
+        """A cookie of ours; empty if there is none."""
+        return self.get_cookie(self._bound_name(name), "") or ""
+
     def put_cookie(self, name: str, value: str, path: str, max_age: int | None) -> None:
         """Set a cookie scripts cannot read and other sites' requests do not carry."""
+        bound = self._bound_name(name)
         self.set_cookie(
-            name,
+            bound,
             value,
-            path=path,
+            path=path if bound == name else "/",
             max_age=max_age,
             expires_days=None,
             httponly=True,
@@ -150,7 +168,13 @@ class Handler(RequestHandler):
 
     def drop_cookie(self, name: str, path: str) -> None:
         """Remove it from the browser."""
-        self.clear_cookie(name, path=path, httponly=True, samesite="Lax", secure=self.secure)
+        bound = self._bound_name(name)
+        path = path if bound == name else "/"
+        self.clear_cookie(bound, path=path, httponly=True, samesite="Lax", secure=self.secure)
+
+    def _bound_name(self, name: str) -> str:
+        """With this prefix browsers take a cookie from the host itself alone, over https, for all paths (RFC 6265bis section 4.1.3.2)."""
+        return f"__Host-{name}" if self.web.settings.origin is not None and self.secure else name
 
     def see_other(self, address: str, **query: str) -> None:
         """After a POST: look there."""
@@ -216,7 +240,7 @@ class Handler(RequestHandler):
     def _bound(self) -> str:
         if self.visitor and self.visitor.session:
             return f"session {self.visitor.session}"
-        browser = read_anonymous(self.get_cookie(XSRF_COOKIE, "") or "")
+        browser = read_anonymous(self.cookie(XSRF_COOKIE))
         return f"browser {browser}" if browser else ""
 
     def _new_browser(self) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import quote, urlencode
 
+from batchhub.core.hosts import Origin
+
 
 def segment(text: str) -> str:
     """A name as one path segment: nothing in it can end the segment or mean something in a URL."""
@@ -13,9 +15,13 @@ def segment(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Links:
-    """Addresses below ``base``, the path of the whole installation: ``/`` or ``/prefix/``."""
+    """Addresses below ``base``, the path of the whole installation: ``/`` or ``/prefix/``.
+
+    ``origin`` is the hub's own if every server has a host of its own below it.
+    """
 
     base: str = "/"
+    origin: Origin | None = None
 
     @property
     def hub(self) -> str:
@@ -65,8 +71,16 @@ class Links:
         """The path all servers of a person are below; access cookies are scoped to it."""
         return f"{self.base}user/{segment(user)}/"
 
+    def enter(self, user: str, name: str = "") -> str:
+        """Where the owner's browser enters a server: its path, with its origin before it if it has one of its own."""
+        return self.at(user, name, self.server(user, name))
+
+    def at(self, user: str, name: str, path: str) -> str:
+        """A path of a server as its owner's browser asks for it."""
+        return path if self.origin is None else self.origin.server(user, name) + path
+
     def server(self, user: str, name: str = "") -> str:
-        """Where the owner enters a server."""
+        """A server's path."""
         return self.user(user) + (f"{segment(name)}/" if name else "")
 
     def spawn(self, user: str, name: str = "") -> str:

@@ -39,6 +39,7 @@ def server_model(view: ServerView, links: Links) -> dict[str, Any]:
         "ready": is_ready(view),
         "stopped": not server.alive,
         "url": links.server(server.user, server.name),
+        "full_url": links.enter(server.user, server.name) if links.origin else None,
         "user_options": {"profile": server.profile, **server.options},
         "progress_url": links.progress(server.user, server.name),
         "phase": server.phase.value,
@@ -99,7 +100,7 @@ def progress_event(view: ServerView, links: Links) -> dict[str, Any]:
         "time_left": int(status.time_left.total_seconds()) if status.time_left is not None else None,
     }
     if is_ready(view):
-        event |= {"progress": 100, "ready": True, "url": links.server(server.user, server.name)}
+        event |= {"progress": 100, "ready": True, "url": links.enter(server.user, server.name)}
     elif server.phase is Phase.ENDED:
         event |= {
             "progress": 100,

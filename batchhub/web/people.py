@@ -70,7 +70,7 @@ class AuthPeople:
         """The kinds of sign-in there are."""
         return frozenset(one.kind.value for one in self.authenticators)
 
-    async def sign_in(self, handler: RequestHandler, data: Mapping[str, str]) -> Entry:
+    async def sign_in(self, handler: RequestHandler, data: Mapping[str, str], cookie: str) -> Entry:
         """Throttle, ask the authenticator, open a session in place of the one the browser came with."""
         kind, asked, refusal = LoginKind.PASSWORD, dict(data), "The username or the password is not right."
         if "link" in data:
@@ -89,10 +89,9 @@ class AuthPeople:
             raise Denied(refusal)
         self.throttle.succeeded(account, address, self.clock())
         user = await self.users.get_or_create_user(identity.name, identity.admin, login=True)
-        before = await self.sessions.read(handler.get_cookie("batchhub-session", "") or "")
         agent = handler.request.headers.get("User-Agent", "")
-        cookie, session = await self.sessions.create(user.name, address, agent, old=before)
-        return Entry(_of_session(session, user), cookie)
+        fresh, session = await self.sessions.create(user.name, address, agent, old=cookie)
+        return Entry(_of_session(session, user), fresh)
 
     async def visitor(self, cookie: str) -> Visitor | None:
         """Whose session it is, with the rights they have now."""
@@ -114,9 +113,9 @@ class AuthPeople:
         rows = await self.access_tokens.of(visitor.name)
         return any(str(row.id) == visitor.token_id and (row.expires is None or now < row.expires) for row in rows)
 
-    async def sign_out(self, visitor: Visitor) -> None:
+    async def sign_out(self, cookie: str) -> bool:
         """End the session; the proxy is told by the sessions themselves."""
-        await self.sessions.revoke(visitor.session)
+        return await self.sessions.end(cookie)
 
     def xsrf(self, bound: str) -> str:
         """A fresh spelling of the token."""

@@ -11,6 +11,7 @@ from prometheus_client import REGISTRY, CollectorRegistry
 from tornado.web import RequestHandler
 
 from batchhub.control.service import HubService
+from batchhub.core.hosts import Origin
 from batchhub.core.model import UserName
 from batchhub.core.ports import Clock
 
@@ -55,8 +56,11 @@ class People(Protocol):
     def ways(self) -> frozenset[str]:
         """How one signs in here: ``password``, ``link``."""
 
-    def sign_in(self, handler: RequestHandler, data: Mapping[str, str]) -> Awaitable[Entry]:
-        """Check what the sign-in form sent and open a session. Raises Denied, TooMany, Unreachable."""
+    def sign_in(self, handler: RequestHandler, data: Mapping[str, str], cookie: str) -> Awaitable[Entry]:
+        """Check what the sign-in form sent and open a session, in place of the one whose cookie the browser has.
+
+        Raises Denied, TooMany, Unreachable.
+        """
 
     def visitor(self, cookie: str) -> Awaitable[Visitor | None]:
         """Whose session it is; ``None`` if it is no (longer a) session."""
@@ -67,8 +71,8 @@ class People(Protocol):
     def good(self, visitor: Visitor) -> Awaitable[bool]:
         """Whether the session or token is still good; not a use of it."""
 
-    def sign_out(self, visitor: Visitor) -> Awaitable[None]:
-        """End the session, here and in the proxy."""
+    def sign_out(self, cookie: str) -> Awaitable[bool]:
+        """End the session, here and in the proxy, also one that is good no more; false if the cookie was never one of ours."""
 
     def xsrf(self, bound: str) -> str:
         """A token for a session, or for the random id of a browser nobody is signed in with."""
@@ -104,10 +108,11 @@ class WebSettings:
     ``base_url`` begins and ends with ``/``. ``secure_cookies``: ``auto`` follows the request's scheme. ``ticket_life`` is how long an access
     cookie is good after its last use; a laptop that slept longer has to load its notebook page again. Signing out ends it at once. ``metrics``: who may read ``/hub/metrics``: ``admin`` (an admin's token, or a request from the
     loopback interface that was not forwarded) or ``all``. ``streams`` is the number of open event streams a person may have.
-    ``keep_alive`` and ``poll`` are in seconds. ``version`` is ours; ``compatible`` is the JupyterHub version whose API we speak.
+    ``origin`` is the hub's own if every server has a host of its own below it. ``keep_alive`` and ``poll`` are in seconds. ``version`` is ours; ``compatible`` is the JupyterHub version whose API we speak.
     """
 
     base_url: str = "/"
+    origin: Origin | None = None
     title: str = "BatchHub"
     announcement: str = ""
     docs: str = ""

@@ -163,10 +163,32 @@ async def test_all_of_a_user(sessions, told) -> None:
 
 async def test_a_new_id_at_every_sign_in(sessions) -> None:
     first, old = await sessions.create("ann", "", "")
-    second, new = await sessions.create("ann", "", "", old=old)
+    second, new = await sessions.create("ann", "", "", old=first)
     assert new.id != old.id
     assert await sessions.read(first) is None
     assert await sessions.read(second) == new
+
+
+async def test_a_session_that_was_idle_is_ended_for_good_by_the_next_sign_in(sessions, store, clock, told) -> None:
+    """For the hub it was over, but its tickets go on at the proxy as long as they are used."""
+    first, old = await sessions.create("ann", "", "")
+    clock.later(days=2)
+    assert await sessions.read(first) is None
+    assert told.ids == []
+    _, new = await sessions.create("ann", "", "", old=first)
+    assert told.ids == [old.id]
+    assert set(await store.ended_sessions(clock.now)) == {old.id}
+    assert await sessions.alive(new.id)
+
+
+async def test_ending_by_cookie(sessions, told) -> None:
+    cookie, made = await sessions.create("ann", "", "")
+    assert not await sessions.end("")
+    assert not await sessions.end(cookie[:-1] + ("A" if cookie[-1] != "A" else "B"))
+    assert told.ids == []
+    assert await sessions.end(cookie)
+    assert told.ids == [made.id]
+    assert await sessions.read(cookie) is None
 
 
 async def test_alive_is_no_use(sessions, store, clock) -> None:

@@ -27,6 +27,26 @@ async def test_life_of_a_token(store, clock) -> None:
     assert await tokens.revoke(made.id, "ann")
 
 
+async def test_the_end_of_a_token_is_told_by_its_hash(store, clock) -> None:
+    told: list[str] = []
+
+    async def tell(hashes) -> None:
+        told.extend(hashes)
+
+    tokens = Tokens(store, clock, revoked=tell)
+    secret, made = await tokens.issue("ann")
+    assert not await tokens.revoke(made.id, "bob")
+    assert told == []
+    assert await tokens.revoke(made.id, "ann")
+    assert told == [hash_token(secret)]
+    others = [(await tokens.issue("ann"))[0] for _ in range(2)]
+    bobs, _ = await tokens.issue("bob")
+    assert await tokens.revoke_all_of("ann") == 2
+    assert set(told) == {hash_token(one) for one in (secret, *others)}
+    assert await tokens.revoke_all_of("ann") == 0
+    assert await tokens.find(bobs)
+
+
 async def test_without_end(store, clock) -> None:
     tokens = Tokens(store, clock)
     secret, made = await tokens.issue("ann")

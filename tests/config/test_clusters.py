@@ -16,12 +16,56 @@ def test_the_least() -> None:
 
 def test_what_follows_from_what_is_said() -> None:
     clusters = read_clusters(
-        {"a": {"transport": "ssh", "ssh": SSH}, "b": {"scheduler": "local"}, "c": {"tunnel": "login"}}
+        {
+            "a": {"transport": "ssh", "ssh": SSH},
+            "b": {"scheduler": "local"},
+            "c": {"transport": "ssh", "ssh": SSH, "tunnel": "direct"},
+        }
     )
-    assert [cluster.tunnel_kind for cluster in clusters] == ["login", "direct", "login"]
+    assert [cluster.tunnel_kind for cluster in clusters] == ["login", "direct", "direct"]
     assert clusters[1].bind_address == "127.0.0.1"
     assert clusters[0].ssh is not None
     assert clusters[0].ssh.host == "login1"
+
+
+@pytest.mark.parametrize(
+    ("tunnel", "kind", "bind", "sockets"),
+    [
+        ("login", "login", "0.0.0.0", False),
+        ("node", "node", "127.0.0.1", True),
+        (["node", "reverse"], "node,reverse", "127.0.0.1", True),
+        (["login", "node", "reverse"], "login,node,reverse", "0.0.0.0", True),
+        (["direct", "login"], "direct,login", "0.0.0.0", False),
+        ("our.tunnels:Wire", "our.tunnels:Wire", "0.0.0.0", True),
+    ],
+)
+def test_tunnels_and_what_follows_from_them(tunnel: object, kind: str, bind: str, sockets: bool) -> None:
+    (cluster,) = read_clusters({"hpc": {"transport": "ssh", "ssh": SSH, "tunnel": tunnel}})
+    assert (cluster.tunnel_kind, cluster.bind_address, cluster.reaches_sockets) == (kind, bind, sockets)
+    (open_,) = read_clusters({"hpc": {"transport": "ssh", "ssh": SSH, "tunnel": tunnel, "bind": "0.0.0.0"}})
+    assert open_.bind_address == "0.0.0.0"
+
+
+@pytest.mark.parametrize(
+    ("table", "sockets"),
+    [
+        ({}, True),
+        ({"transport": "ssh", "ssh": SSH}, False),  # a socket there is its owner's alone
+        ({"transport": "ssh", "ssh": {**SSH, "tunnel_as_user": True}}, True),
+    ],
+)
+def test_sockets_of_the_local_queue(table: dict[str, object], sockets: bool) -> None:
+    (cluster,) = read_clusters({"here": {"scheduler": "local", **table}})
+    assert cluster.reaches_sockets is sockets
+
+
+def test_reverse_needs_no_ssh_and_nodes_have_a_table() -> None:
+    (cluster,) = read_clusters({"hpc": {"tunnel": ["reverse"]}})
+    assert cluster.tunnel_kind == "reverse"
+    table = {"tunnel": "node", "transport": "ssh", "ssh": {**SSH, "node": {"port": 2200, "max_nodes": 5}}}
+    (cluster,) = read_clusters({"hpc": table})
+    assert cluster.ssh is not None
+    assert (cluster.ssh.node.port, cluster.ssh.node.max_nodes) == (2200, 5)
 
 
 def test_a_whole_one() -> None:
@@ -57,6 +101,17 @@ def test_a_whole_one() -> None:
         ({"hpc": {"ports": [3000, 2000]}}, "ports (3000, 2000) are not a range"),
         ({"hpc": {"node_networks": ["10.0.0.1/8"]}}, "node_networks: 10.0.0.1/8 has host bits set"),
         ({"hpc": {"bind": "::"}}, "bind: '::' is not one of"),
+        ({"hpc": {"tunnel": "login"}}, "kind 'login' goes through the login node; transport = 'ssh' and a table 'ssh'"),
+        ({"hpc": {"tunnel": ["direct", "node"]}}, "kind 'node' goes through the login node"),
+        ({"hpc": {"tunnel": []}}, "tunnel is an empty list"),
+        ({"hpc": {"tunnel": ["direct", "direct"]}}, "tunnel: 'direct' is named twice"),
+        ({"hpc": {"tunnel": "login, node"}}, "'login, node' is not the name of a kind; several are a list"),
+        ({"hpc": {"tunnel": ["direct", 3]}}, "tunnel[1]: 3 is not of type str"),
+        ({"hpc": {"transport": "ssh", "ssh": {**SSH, "node": {"ports": 1}}}}, "did you mean 'port'?"),
+        (
+            {"hpc": {"tunnel": "node", "transport": "ssh", "ssh": {**SSH, "sudo": True, "username": "hub"}}},
+            "'hub' for node must hold {username}",
+        ),
     ],
 )
 def test_every_mistake_is_a_sentence(tables: object, words: str) -> None:

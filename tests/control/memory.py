@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
@@ -215,6 +216,7 @@ class MemoryRoutes:
     blocked: bool = False
     status: int = 200
     published_count: int = 0
+    keys: dict[str, str] = field(default_factory=dict)
 
     def _check(self) -> None:
         if self.down:
@@ -242,12 +244,36 @@ class MemoryRoutes:
     async def activity(self) -> dict[str, datetime]:
         return {}
 
+    async def revoke_token(self, digest: str) -> None:
+        raise NotImplementedError
+
+    async def revoke_all(self, sessions: Mapping[str, datetime]) -> None:
+        raise NotImplementedError
+
     async def revoke(self, session: str) -> None:
         pass
 
+    async def offer(self, server_id: str, key: str) -> None:
+        self._check()
+        self.keys[server_id] = key
+
+    async def withdraw_offer(self, server_id: str) -> None:
+        self._check()
+        self.keys.pop(server_id, None)
+
+    async def offers(self) -> dict[str, str]:
+        self._check()
+        return dict(self.keys)
+
 
 class MemoryBuilder:
-    """Jobs without a site."""
+    """Jobs without a site. ``dials_in``: they reach the proxy by themselves."""
+
+    def __init__(self, *, dials_in: bool = False) -> None:
+        self.dials_in = dials_in
+
+    def offer_key(self, server: Server) -> str:
+        return f"key-of-{server.id}-{server.generation}" if self.dials_in else ""
 
     def build(self, server: Server, home: str) -> JobFiles:
         return JobFiles("#!/bin/sh\n", {"secrets.json": self.secrets(server)})

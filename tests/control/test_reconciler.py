@@ -50,13 +50,14 @@ class World:
     clock: Clock
     cluster: MemoryCluster
     routes: MemoryRoutes
+    dials_in: bool = False
 
     async def open(self) -> None:
         self.store = Store(f"sqlite:///{self.path}", clock=self.clock)
         await self.store.open()
         self.broadcast = Broadcast()
         transport = MemoryTransport(self.cluster)
-        builder = MemoryBuilder()
+        builder = MemoryBuilder(dials_in=self.dials_in)
         self.poller = Poller(
             cluster="hpc",
             transport=transport,

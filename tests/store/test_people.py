@@ -76,8 +76,23 @@ async def test_sessions_expire(store, clock) -> None:
     await store.add_session(**a_session(clock, key="out", expires=clock.now + 9 * DAY))
     await store.add_session(**a_session(clock, key="fine", expires=clock.now + 9 * DAY))
     await store.revoke_session("out", clock.now)
-    assert await store.expire_sessions(clock.now + 2 * DAY) == 3
-    assert [one.id for one in await store.sessions_of("ann")] == ["fine"]
+    assert await store.expire_sessions(clock.now + 2 * DAY) == 1
+    assert [one.id for one in await store.sessions_of("ann")] == ["fine", "idle"]
+    assert (await store.session("out")).revoked, "its tickets could be about"
+    assert await store.expire_sessions(clock.now + 99 * DAY) == 3
+
+
+async def test_ended_sessions_are_known_until_their_tickets_are_dead(store, clock) -> None:
+    await store.get_or_create_user("ann")
+    for key in ("fine", "out", "idle and out"):
+        await store.add_session(**a_session(clock, key=key, expires=clock.now + DAY, absolute=clock.now + 9 * DAY))
+    await store.revoke_session("out", clock.now)
+    await store.revoke_session("idle and out", clock.now + 2 * DAY)
+    end = clock.now + 9 * DAY
+    assert await store.ended_sessions(clock.now + 3 * DAY) == {"out": end, "idle and out": end}
+    await store.expire_sessions(clock.now + 8 * DAY)
+    assert len(await store.ended_sessions(clock.now + 8 * DAY)) == 2
+    assert await store.ended_sessions(end) == {}
 
 
 async def test_tokens(store, clock) -> None:
@@ -95,8 +110,11 @@ async def test_tokens(store, clock) -> None:
     assert await store.tokens_of("ann") == (second, made)
     assert await store.touch_token(made.id, clock.now)
     assert (await store.token(ID)).last_used == clock.now
-    assert not await store.revoke_token(made.id, "bob")
-    assert await store.revoke_token(made.id, "ann")
-    assert await store.revoke_token(second.id)
+    assert await store.revoke_token(made.id, "bob") is None
+    assert await store.revoke_token(made.id, "ann") == ID
+    assert await store.revoke_token(second.id) == "cd" * 32
+    await store.add_token(**fields, expires=None)
+    assert await store.revoke_tokens_of("bob") == ()
+    assert await store.revoke_tokens_of("ann") == (ID,)
     assert not await store.touch_token(made.id, clock.now)
     assert await store.tokens_of("ann") == ()

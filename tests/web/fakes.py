@@ -260,9 +260,12 @@ class FakeStore:
         return True
 
     async def revoke_token(self, id, user=None):  # noqa: A002
-        before = len(self.access)
-        self.access = [row for row in self.access if not (row.id == id and row.user == user)]
-        return len(self.access) < before
+        gone = [row for row in self.access if row.id == id and row.user == user]
+        self.access = [row for row in self.access if row not in gone]
+        return gone[0].hash if gone else None
+
+    async def revoke_tokens_of(self, user):
+        return tuple(row.hash for row in await self.tokens_of(user))
 
     async def get_or_create_user(self, name, admin=None, *, login=False):
         known = self.people.setdefault(name, Known(name, bool(admin)))
@@ -320,7 +323,7 @@ def open_site(settings: WebSettings | None = None) -> Site:
     people = AuthPeople(
         authenticators=(Plain(allow_all=True, admin_users={"root"}), links),
         sessions=Sessions(store, KEY, clock, revoked=forget),
-        access_tokens=Tokens(store, clock),
+        access_tokens=Tokens(store, clock, revoked=forget),
         users=store,
         throttle=Throttle(),
         guard=Xsrf(KEY),

@@ -210,3 +210,33 @@ async def test_what_nobody_foresaw_gets_a_number_and_no_details(
     answer = await ann.get("/hub/api/user")
     assert answer.code == 500
     assert json.loads(ann.text)["status"] == 500
+
+
+async def test_who_was_idle_for_too_long_is_signed_out_everywhere_by_asking_for_it(site: Site, ann: Browser) -> None:
+    """The hub knows them no more, but notebooks that were used meanwhile are still open to them."""
+    (session,) = site.store.sessions
+    site.clock.now += timedelta(days=2)
+    assert (await ann.get("/hub/logout", Sec_Fetch_Mode="no-cors")).code == 403
+    assert site.revoked == [], "an image on another page signs nobody out"
+    answer = await ann.get("/hub/logout")
+    assert answer.headers["Location"] == "/hub/login?out=1"
+    assert site.revoked == [session]
+    assert (await ann.get("/hub/logout")).headers["Location"] == "/hub/login"
+
+
+async def test_signing_in_again_ends_what_was_idle(site: Site, ann: Browser) -> None:
+    (session,) = site.store.sessions
+    site.clock.now += timedelta(days=2)
+    await ann.get("/hub/login")
+    assert (await ann.post("/hub/login", username="ann", password="nna")).code == 303
+    assert site.revoked == [session]
+
+
+async def test_a_revoked_token_is_told_to_the_proxy(site: Site, ann: Browser) -> None:
+    await ann.get("/hub/token")
+    await ann.post("/hub/token", note="x", days="1")
+    (token,) = site.store.access
+    await ann.post("/hub/token", revoke="99")
+    assert site.revoked == []
+    assert (await ann.post("/hub/token", revoke=str(token.id))).code == 303
+    assert site.revoked == [token.hash]

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import unquote
 
 from batchhub.control.service import ServerView
 from batchhub.core.errors import BadInput, Denied, HubError, NotFound
+from batchhub.core.hosts import ENTER, Origin
 from batchhub.core.model import read_server_name
-from batchhub.core.tickets import COOKIE_NAME, Ticket, sign
+from batchhub.core.tickets import COOKIE_NAME, ENTRY_LIFE, Entry, Ticket, sign, sign_entry
 from batchhub.web.base import Handler, Page
 
 _TRIES = "batchhub-tries"
 MOST_TRIES = 5
+_DOOR = re.compile(r"[A-Za-z0-9_-]{43}")
+_MAX_AT = 2048
 
 
 class AccessPage(Page):
-    """``/hub/access?next=``: the proxy sends people here who have no valid ticket for a server's path."""
+    """``/hub/access?next=``: the proxy sends people here who have no valid ticket for a server's path.
+
+    Where servers have hosts of their own, it says besides for which server (``at``, its path) and what the browser's door there is
+    (:mod:`batchhub.proxy.doorway`).
+    """
 
     async def get(self) -> None:
         """A ticket for one's own paths, and back. Somebody else's path is refused."""
@@ -27,24 +35,63 @@ class AccessPage(Page):
             raise BadInput("This address leads to no server.")
         if not _below(path, mine):
             raise Denied("This server belongs to somebody else.")
-        tries = self._tries()
-        if tries > MOST_TRIES:
-            self.drop_cookie(_TRIES, f"{links.hub}access")
-            raise _NoEntry(
-                "The server's door does not take the ticket this hub gave you. Please tell the administrators."
-            )
-        now = self.web.services.clock()
-        until = me.until or now + self.web.settings.ticket_life
-        expires = min(now + self.web.settings.ticket_life, until)
-        ticket = Ticket(user=me.name, session=me.session, path=mine, issued=now, expires=expires, absolute=until)
-        age = max(1, int((until - now).total_seconds()))
-        self.put_cookie(_TRIES, str(tries), f"{links.hub}access", 10)
+        if links.origin is not None:
+            self._lead_in(links.origin, after, path)
+            return
+        self._count_tries()
+        ticket = self._ticket(mine)
+        age = max(1, int((ticket.absolute - ticket.issued).total_seconds()))
         self.put_cookie(COOKIE_NAME, sign(self.web.services.ticket_key, ticket), mine, age)
         self.redirect(after)
 
+    def _lead_in(self, origin: Origin, after: str, path: str) -> None:
+        """A page whose form posts an entry to the server's host; without a door, to the door first."""
+        me, links = self.me, self.web.links
+        name = self._server(path)
+        door = self.get_query_argument("door", "")
+        if not _DOOR.fullmatch(door):
+            self.redirect(links.at(me.name, name, after))
+            return
+        self._count_tries()
+        host = origin.server_host(me.name, name)
+        ticket = self._ticket(links.server(me.name, name), host)
+        entry = sign_entry(self.web.services.ticket_key, Entry(ticket, door, ticket.issued + ENTRY_LIFE))
+        self.allow_forms(origin.at(host))
+        # The proxy wants to see in Origin that the form was ours; with "same-origin" browsers would write "null".
+        self.set_header("Referrer-Policy", "strict-origin")
+        self.page("enter.html", action=origin.at(host) + ENTER, entry=entry, after=after)
+
+    def _server(self, path: str) -> str:
+        """The server in ``at``, which must be one's own, with the address to go to in it. Raises BadInput, Denied."""
+        at, mine = self.get_query_argument("at", "")[:_MAX_AT], unquote(self.web.links.user(self.me.name))
+        if not at:
+            return ""
+        if not at.startswith(mine):
+            raise Denied("This server belongs to somebody else.")
+        name = read_server_name(at.removeprefix(mine).removesuffix("/"))
+        if not _below(path, self.web.links.server(self.me.name, name)):
+            raise BadInput("This address does not lead into the server that was opened.")
+        return name
+
+    def _ticket(self, path: str, host: str = "") -> Ticket:
+        me, now = self.me, self.web.services.clock()
+        until = me.until or now + self.web.settings.ticket_life
+        expires = min(now + self.web.settings.ticket_life, until)
+        return Ticket(me.name, me.session, path, issued=now, expires=expires, absolute=until, host=host)
+
+    def _count_tries(self) -> None:
+        """Stop a browser that runs in a circle because its tickets are refused. Raises HubError."""
+        tries = self._tries()
+        if tries > MOST_TRIES:
+            self.drop_cookie(_TRIES, f"{self.web.links.hub}access")
+            raise _NoEntry(
+                "The server's door does not take the ticket this hub gave you. Please tell the administrators."
+            )
+        self.put_cookie(_TRIES, str(tries), f"{self.web.links.hub}access", 10)
+
     def _tries(self) -> int:
         """How often this browser was here in the last seconds: a ticket that is refused must not make it run in a circle."""
-        before = self.get_cookie(_TRIES, "0") or "0"
+        before = self.cookie(_TRIES) or "0"
         return 1 + (int(before) if before.isdecimal() and len(before) < 3 else 0)
 
 
@@ -136,5 +183,9 @@ class UserRedirect(Page):
     def get(self, rest: str) -> None:
         """To one's own default server."""
         query = f"?{self.request.query}" if self.request.query else ""
-        target = self.web.links.user(self.me.name) + self.request.path.partition("/user-redirect/")[2]
-        self.redirect(self.own_path(target + query, self.web.links.user(self.me.name)) if rest else self.web.links.home)
+        mine, links = self.me.name, self.web.links
+        if not rest:
+            self.redirect(links.home)
+            return
+        target = links.user(mine) + self.request.path.partition("/user-redirect/")[2]
+        self.redirect(links.at(mine, "", self.own_path(target + query, links.user(mine))))

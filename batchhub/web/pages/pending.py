@@ -25,7 +25,7 @@ class PendingPage(Page):
         if view.server.phase is Phase.ENDED:
             await self._ended(view)
         elif view.server.phase is Phase.READY and view.server.want is Want.UP:
-            self.redirect(self.web.links.server(self.me.name, server))
+            self.redirect(self.web.links.enter(self.me.name, server))
         else:
             step = STEPS.index(view.server.phase) if view.server.phase in STEPS else len(STEPS)
             self.page("pending.html", view=view, step=step, failed=False)

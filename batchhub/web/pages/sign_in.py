@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from tornado.httputil import url_concat
+
 from batchhub.core.errors import BadInput, Denied, HubError, TooMany
+from batchhub.core.tickets import COOKIE_NAME
 from batchhub.web.base import MAX_NAME, SESSION_COOKIE, XSRF_COOKIE, Page, retry_after
 
 MAX_PASSWORD = 1024
@@ -24,7 +27,7 @@ class LoginPage(Page):
     async def post(self) -> None:
         """Check, open a session, go on. Errors are shown above the form, with the name kept and the password not."""
         try:
-            entry = await self.web.services.people.sign_in(self, self._given())
+            entry = await self.web.services.people.sign_in(self, self._given(), self.cookie(SESSION_COOKIE))
         except HubError as error:
             if not isinstance(error, BadInput | Denied | TooMany):
                 self.log_exception(type(error), error, None)
@@ -79,17 +82,19 @@ class LogoutPage(Page):
 
     signed_in = False
 
-    def get(self) -> None:
-        """A button, or the sign-in page for those who are out already."""
+    async def get(self) -> None:
+        """A button. Who was idle for so long that the hub knows them no more is out already, and now in the proxy too."""
         if self.visitor is None:
-            self.redirect(self.web.links.login)
+            out = await self.web.services.people.sign_out(self.cookie(SESSION_COOKIE))
+            self.drop_cookie(SESSION_COOKIE, self.web.links.hub)
+            self.redirect(url_concat(self.web.links.login, {"out": "1"} if out else {}))
             return
         self.page("logout.html")
 
     async def post(self) -> None:
         """End the session: its cookies stop to work in the hub and in the proxy."""
+        await self.web.services.people.sign_out(self.cookie(SESSION_COOKIE))
         if self.visitor:
-            await self.web.services.people.sign_out(self.visitor)
-            self.drop_cookie("batchhub-access", self.web.links.user(self.visitor.name))
+            self.drop_cookie(COOKIE_NAME, self.web.links.user(self.visitor.name))
         self.drop_cookie(SESSION_COOKIE, self.web.links.hub)
         self.see_other(self.web.links.login, out="1")

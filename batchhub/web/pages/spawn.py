@@ -94,7 +94,7 @@ class SpawnPage(Page):
             return False
         ready = there.phase is Phase.READY and there.want is Want.UP
         links = self.web.links
-        self.see_other((links.server if ready else links.pending)(self.me.name, server))
+        self.see_other((links.enter if ready else links.pending)(self.me.name, server))
         return True
 
     async def _before(self, server: str) -> str:
