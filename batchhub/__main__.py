@@ -1,6 +1,16 @@
-"""``python -m batchhub``."""
+"""The ``batchhub`` program, and ``python -m batchhub``."""
 
-from batchhub.app.main import main
+import sys
+from importlib import import_module
+
+
+def main() -> None:
+    """Run it. The proxy's processes load nothing of the hub."""
+    if sys.argv[1:2] == ["proxy"]:
+        import_module("batchhub.app.proxy_command").main(sys.argv[2:])
+    else:
+        import_module("batchhub.app.main").main()
+
 
 if __name__ == "__main__":
     main()

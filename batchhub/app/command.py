@@ -16,6 +16,7 @@ from traitlets.config import Application, Config, Configurable, ConfigurableErro
 
 from batchhub import __version__
 from batchhub.app.site import load_authenticator
+from batchhub.app.state import StateDirectory
 from batchhub.auth.dictionary import DictionaryAuthenticator
 from batchhub.auth.pam import PAMAuthenticator
 from batchhub.config.names import check_names
@@ -176,6 +177,10 @@ class Command(Application):
             return cls(parent=self)
         except TraitError as error:
             raise ConfigError(str(error)) from error
+
+    def state(self) -> StateDirectory:
+        """The directory that hub and proxy share. Raises ConfigError."""
+        return StateDirectory.open(self.trait(BatchHub).state_dir)
 
     def start(self) -> None:
         """What the command does, after the configuration was read."""

@@ -31,7 +31,8 @@ def start_detached(
     """
     if answers():
         return None
-    command = [sys.executable, "-m", "batchhub", "proxy", *arguments]
+    # The directory is named so that a token in the environment is not taken for stand-alone mode.
+    command = [sys.executable, "-m", "batchhub", "proxy", f"--state-dir={state.path}", *arguments]
     with state.proxy_log.open("ab") as output:
         os.fchmod(output.fileno(), 0o600)
         process = subprocess.Popen(
@@ -51,16 +52,31 @@ def start_detached(
 
 def stop_detached(state: StateDirectory) -> int | None:
     """End the proxy that a hub started; its pid, or ``None`` if there is none."""
+    pid = _detached(state)
+    state.proxy_pid.unlink(missing_ok=True)
+    return _signal(pid, signal.SIGTERM)
+
+
+def reload_detached(state: StateDirectory) -> int | None:
+    """Have it become the program that is installed now (:mod:`batchhub.proxy.supervisor`); its pid, or ``None`` if there is none."""
+    return _signal(_detached(state), signal.SIGUSR2)
+
+
+def _detached(state: StateDirectory) -> int | None:
     try:
         pid = int(state.proxy_pid.read_text())
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except (OSError, ValueError):
         return None
-    state.proxy_pid.unlink(missing_ok=True)
     if b"proxy" not in words or not any(b"batchhub" in word for word in words):
         return None  # the number belongs to somebody else by now
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGTERM)
+    return pid
+
+
+def _signal(pid: int | None, number: signal.Signals) -> int | None:
+    if pid is not None:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
     return pid
 
 

@@ -13,9 +13,11 @@ from typing import Any
 
 from tornado.httpserver import HTTPServer
 
+from batchhub.app.dialling import Dialling, plan_dialling
 from batchhub.app.jobs import SiteJobBuilder
 from batchhub.app.reach import make_transport
-from batchhub.app.site import Site, make_dialect
+from batchhub.app.revocations import Revocations
+from batchhub.app.site import Site, make_dialect, over_https
 from batchhub.app.state import StateDirectory, utc_now
 from batchhub.auth.base import Authenticator, problems
 from batchhub.auth.sessions import Sessions, SessionSettings
@@ -30,7 +32,7 @@ from batchhub.control.poller import Poller, PollerSettings
 from batchhub.control.reconciler import Cluster, Reconciler, ReconcilerSettings
 from batchhub.control.service import ClusterFacts, HubService, ServiceSettings
 from batchhub.control.tasks import Tasks
-from batchhub.core.errors import HubError, Unreachable
+from batchhub.core.errors import HubError
 from batchhub.core.lifecycle import Limits
 from batchhub.core.model import Server, UserName
 from batchhub.core.ports import Transport
@@ -41,8 +43,6 @@ from batchhub.web.people import AuthPeople
 from batchhub.web.ports import MAX_BODY, WebServices, WebSettings
 
 log = logging.getLogger(__name__)
-
-_TELL_AGAIN = 5.0  # seconds between two tries to tell the proxy that a session has ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,7 @@ class HubPlan:
     service: ServiceSettings
     sessions: SessionSettings
     web: WebSettings
+    dialling: Dialling | None = None
     keep_ended: timedelta = timedelta(days=365)
     """How long runs that ended are remembered, with their words and log ends."""
 
@@ -71,7 +72,7 @@ def plan_hub(
     hub, proxy, pages = trait(traits.Hub), trait(traits.Proxy), trait(traits.Pages)
     sessions, watching, starting = trait(traits.Sessions), trait(traits.Watching), trait(traits.Starting)
     database = trait(traits.BatchHub).db_url or state.database
-    secure = bool(proxy.ssl_cert) or proxy.https_in_front
+    secure = over_https(proxy, site.origin)
     absolute = timedelta(days=sessions.absolute_days)
     return HubPlan(
         site=site,
@@ -96,6 +97,7 @@ def plan_hub(
             cancel_again=starting.cancel_again,
         ),
         service=ServiceSettings(first_word=starting.first_word),
+        dialling=plan_dialling(proxy, state, site),
         keep_ended=timedelta(days=trait(traits.BatchHub).keep_ended_days),
         sessions=SessionSettings(idle=timedelta(hours=sessions.idle_hours), absolute=absolute),
         web=WebSettings(
@@ -105,6 +107,7 @@ def plan_hub(
             secure_cookies="always" if secure else "auto",
             ticket_life=timedelta(hours=sessions.ticket_hours),
             metrics="all" if pages.metrics_public else "admin",
+            origin=site.origin,
         ),
     )
 
@@ -115,9 +118,12 @@ class Hub:
     def __init__(self, plan: HubPlan) -> None:
         self._plan = plan
         self.store = Store(plan.database, clock=utc_now)
-        self.routes = ProxyClient(plan.proxy_api, plan.state.api_token)
+        origin = plan.site.origin
+        host_of = origin.server_host if origin is not None else lambda _owner, _name: ""
+        self.routes = ProxyClient(plan.proxy_api, plan.state.api_token, host_of)
+        self._revocations = Revocations(self.store, self.routes, utc_now)
         self._broadcast = Broadcast()
-        self._builder = SiteJobBuilder(plan.site, plan.state.key("servers"))
+        self._builder = SiteJobBuilder(plan.site, plan.state.key("servers"), plan.dialling)
         self._transports: dict[str, Transport] = {}
         self._pollers: dict[str, Poller] = {}
         self._reconciler: Reconciler
@@ -187,8 +193,8 @@ class Hub:
         cookie_key = plan.state.key("cookies")
         people = AuthPeople(
             authenticators=(plan.authenticator,),
-            sessions=Sessions(self.store, cookie_key, utc_now, plan.sessions, self._revoked),
-            access_tokens=Tokens(self.store, utc_now),
+            sessions=Sessions(self.store, cookie_key, utc_now, plan.sessions, self._revocations.sessions_ended),
+            access_tokens=Tokens(self.store, utc_now, revoked=self._revocations.tokens_ended),
             users=self.store,
             throttle=Throttle(),
             guard=Xsrf(cookie_key),
@@ -201,26 +207,8 @@ class Hub:
             self._tasks.start(poller.run(), f"poller of {poller.cluster}")
         self._tasks.start(self._reconciler.keep_routes(), "routes")
         self._tasks.start(self._keep_house(), "house")
+        self._tasks.start(self._revocations.keep(), "revocations")
         self._reconciler.consider(await self.store.live_servers())
-
-    async def _revoked(self, sessions: Sequence[str]) -> None:
-        """Tell the proxy; if it does not answer now, its tickets would outlive the sessions, so it is told until it has heard."""
-        for position, session in enumerate(sessions):
-            try:
-                await self.routes.revoke(session)
-            except Unreachable as error:
-                log.warning("ended sessions are told to the proxy later: %s", error)
-                self._tasks.start(self._tell_until_heard(tuple(sessions[position:])), "revocations")
-                return
-
-    async def _tell_until_heard(self, sessions: Sequence[str]) -> None:
-        for session in sessions:
-            while True:
-                try:
-                    await self.routes.revoke(session)
-                    break
-                except Unreachable:
-                    await asyncio.sleep(_TELL_AGAIN)
 
     async def _keep_house(self) -> None:
         while True:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+from batchhub.app.dialling import DialInBuilder, Dialling
 from batchhub.app.site import Site, make_dialect
 from batchhub.config.clusters import ClusterSettings
 from batchhub.control.ports import JobFiles
@@ -27,11 +28,12 @@ PREVIEW_ID = ServerId("preview22222")
 
 
 class SiteJobBuilder:
-    """All of a site's jobs. ``key`` is what servers' tokens are derived from."""
+    """All of a site's jobs. ``key`` is what servers' tokens and keys are derived from, ``dialling`` where jobs reach the proxy, if they need to."""
 
-    def __init__(self, site: Site, key: bytes) -> None:
+    def __init__(self, site: Site, key: bytes, dialling: Dialling | None = None) -> None:
         self._site = site
         self._key = key
+        self._dial_in = DialInBuilder(key, dialling)
         self._renderer = Renderer(site.template_dirs)
         self._dialects = {cluster.name: make_dialect(cluster).name for cluster in site.clusters}
 
@@ -59,6 +61,8 @@ class SiteJobBuilder:
             callback_url=callback,
             username=server.user,
             server=server.name,
+            hub_host=self._site.origin.text if self._site.origin is not None else "",
+            dial_in=self._dial_in.document(server, cluster),
         )
         return JobFiles(script, job_files(script, launch, self.secrets(server)))
 
@@ -69,11 +73,23 @@ class SiteJobBuilder:
 
     def secrets(self, server: Server) -> bytes:
         """``secrets.json`` of the server's generation."""
-        return handshake.secrets_document(server.generation, self.token(server, server.generation))
+        keys = self._dial_in.keys(server)
+        token = self.token(server, server.generation)
+        return handshake.secrets_document(server.generation, token, keys.private if keys else "")
 
     def token(self, server: Server, generation: int) -> str:
         """The secret of one start."""
         return handshake.server_token(self._key, server.id, generation)
+
+    @property
+    def dials_in(self) -> bool:
+        """Whether any cluster's jobs dial in at the proxy."""
+        return self._dial_in.wanted
+
+    def offer_key(self, server: Server) -> str:
+        """The public key that the server's generation dials in with; empty where its jobs do not."""
+        keys = self._dial_in.keys(server)
+        return keys.public if keys else ""
 
     # ------------------------------------------------ the way there
 
@@ -113,6 +129,7 @@ class SiteJobBuilder:
                 handshake.start_token(self.token(server, server.generation), server.nonce)
             ),
             strip_prefix=application.strip_prefix,
+            host=self._site.origin.server_host(server.user, server.name) if self._site.origin is not None else "",
         )
 
     def ready_path(self, server: Server) -> str:

@@ -17,13 +17,12 @@ from traitlets.config import Config
 
 from batchhub.app.command import Command, run, say
 from batchhub.app.demo import Demo
-from batchhub.app.detached import start_detached, stop_detached
+from batchhub.app.detached import reload_detached, start_detached, stop_detached
 from batchhub.app.hub import plan_hub, serve
 from batchhub.app.jobs import PREVIEW_ID, SiteJobBuilder
-from batchhub.app.proxying import plan_proxy, run_proxy
+from batchhub.app.proxy_command import ProxyCommand
 from batchhub.app.reach import ask_directly
 from batchhub.app.site import load_authenticator, read_site
-from batchhub.app.state import StateDirectory
 from batchhub.auth.base import Authenticator
 from batchhub.auth.dictionary import DictionaryAuthenticator, hash_password
 from batchhub.auth.pam import PAMAuthenticator
@@ -42,10 +41,6 @@ NOT_SERVING = frozenset({"ip", "port", "state-dir"})
 
 class ServingCommand(Command):
     """What the commands that serve share."""
-
-    def state(self) -> StateDirectory:
-        """The shared directory."""
-        return StateDirectory.open(self.trait(traits.BatchHub).state_dir)
 
     def serve_hub(self) -> None:
         """The hub, until a signal."""
@@ -77,21 +72,6 @@ class HubCommand(ServingCommand):
         self.serve_hub()
 
 
-class ProxyCommand(ServingCommand):
-    """Start the proxy alone."""
-
-    name = "batchhub proxy"
-    description = "Start the proxy: public socket, routes, tunnels, everybody's connections. Restarting the hub does not touch it."
-
-    def act(self) -> None:
-        """What the class says."""
-        site = read_site(self.trait(traits.BatchHub))
-        plan = plan_proxy(
-            self.trait(traits.Proxy), self.trait(traits.Hub), self.trait(traits.Sessions), self.state(), site
-        )
-        run_proxy(plan)
-
-
 class StopCommand(ServingCommand):
     """End the proxy that `batchhub` left running."""
 
@@ -103,6 +83,26 @@ class StopCommand(ServingCommand):
         """What the class says."""
         pid = stop_detached(self.state())
         say("No detached proxy is running." if pid is None else f"The proxy (pid {pid}) was told to end.")
+
+
+class ReloadCommand(ServingCommand):
+    """Have the proxy that `batchhub` left running take over a new version and configuration."""
+
+    name = "batchhub reload"
+    unlisted = frozenset({"ip", "port"})
+    description = (
+        "Have the detached proxy become the version and the configuration that are installed now. No connection is cut: what is open is "
+        "finished by the processes that have it. If anything is wrong with the new ones, its log says so and all goes on as it was."
+    )
+
+    def act(self) -> None:
+        """What the class says."""
+        pid = reload_detached(self.state())
+        say(
+            "No detached proxy is running."
+            if pid is None
+            else f"The proxy (pid {pid}) was told to reload; its log says how that went."
+        )
 
 
 class RenderCommand(Command):
@@ -263,6 +263,7 @@ class BatchHubCommand(ServingCommand):
     subcommands: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
         "hub": (HubCommand, "Start the hub alone."),
         "proxy": (ProxyCommand, "Start the proxy alone."),
+        "reload": (ReloadCommand, "Renew the detached proxy without cutting connections."),
         "stop": (StopCommand, "End the detached proxy."),
         "demo": (Demo, "Try it here: local queue, JupyterLab, one user, no root."),
         "render": (RenderCommand, "Print the job script that would be submitted."),

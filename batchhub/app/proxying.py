@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import json
-import logging
-import signal
-import urllib.error
-import urllib.request
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-import uvloop
-
-from batchhub.app.reach import ask_directly, make_tunnels
-from batchhub.app.site import Site
+from batchhub.app.dialling import KIND, Dialling, plan_dialling
+from batchhub.app.reach import make_tunnels
+from batchhub.app.site import Site, over_https
 from batchhub.app.state import StateDirectory, utc_now
 from batchhub.config import traits
-from batchhub.core.errors import Unreachable
-from batchhub.proxy.server import Proxy
-from batchhub.proxy.settings import ProxySettings
-
-log = logging.getLogger(__name__)
+from batchhub.core.errors import ConfigError
+from batchhub.proxy.plane import Parts
+from batchhub.proxy.run import run
+from batchhub.proxy.settings import Metrics, ProxySettings
+from batchhub.proxy.tls import ServerTLS
+from batchhub.proxy.tokens import HubTokens
+from batchhub.tunnel.reverse import ReverseTunnel
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +29,7 @@ class ProxyPlan:
     settings: ProxySettings
     site: Site
     hub_url: str
+    dialling: Dialling | None = None
 
 
 def plan_proxy(
@@ -40,6 +37,7 @@ def plan_proxy(
 ) -> ProxyPlan:
     """Freeze the traits. Raises ConfigError."""
     hub_url = f"http://{hub.ip}:{hub.port}"
+    dialling = plan_dialling(proxy, state, site)
     settings = ProxySettings(
         token=state.api_token,
         ticket_keys=(state.key("tickets"),),
@@ -47,63 +45,43 @@ def plan_proxy(
         default_target=hub_url,
         public_host=proxy.ip,
         public_port=proxy.port,
-        certificate=Path(proxy.ssl_cert) if proxy.ssl_cert else None,
-        key=Path(proxy.ssl_key) if proxy.ssl_key else None,
+        tls=_public_tls(proxy),
         api_host=proxy.api_ip,
         api_port=proxy.api_port,
         trusted_proxies=tuple(proxy.trusted_proxies),
-        secure_cookies=bool(proxy.ssl_cert) or proxy.https_in_front,
+        secure_cookies=over_https(proxy, site.origin),
+        origin=site.origin,
         ticket_life=timedelta(days=sessions.absolute_days),
+        dial_in=dialling.listen if dialling is not None else None,
+        metrics=Metrics(proxy.metrics_ip, proxy.metrics_port) if proxy.metrics_port else None,
+        workers=proxy.workers,
+        drain=timedelta(hours=proxy.drain_hours),
     )
     settings.check()
-    return ProxyPlan(settings, site, hub_url)
+    return ProxyPlan(settings, site, hub_url, dialling)
 
 
-class HubTokens:
-    """Asks the hub whose an API token is."""
-
-    def __init__(self, hub_url: str) -> None:
-        self._url = f"{hub_url}/hub/api/user"
-
-    async def __call__(self, token: str, path: str) -> str | None:
-        """The user's name, or ``None``. Raises Unreachable. ``path`` is for scopes, which tokens do not have yet."""
-        del path
-        return await asyncio.to_thread(self._ask, token)
-
-    def _ask(self, token: str) -> str | None:
-        request = urllib.request.Request(self._url, headers={"Authorization": f"token {token}"})  # noqa: S310 - our own hub
-        try:
-            with ask_directly(request, 5) as answer:
-                model = json.loads(answer.read(65536))
-        except urllib.error.HTTPError as error:
-            error.close()
-            if error.code in {401, 403}:
-                return None
-            raise Unreachable(f"The hub answered {error.code} when it was asked about a token.") from error
-        except (OSError, ValueError) as error:
-            raise Unreachable("The hub does not answer, so the token cannot be checked.") from error
-        name = model.get("name") if isinstance(model, dict) else None
-        return name if isinstance(name, str) else None
+def _public_tls(proxy: traits.Proxy) -> ServerTLS | None:
+    if bool(proxy.ssl_cert) != bool(proxy.ssl_key):
+        raise ConfigError("Proxy.ssl_cert and Proxy.ssl_key: TLS needs both a certificate and its key.")
+    return ServerTLS(Path(proxy.ssl_cert), Path(proxy.ssl_key)) if proxy.ssl_cert else None
 
 
 def run_proxy(plan: ProxyPlan) -> None:
-    """Serve until SIGTERM or SIGINT."""
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(plan))
+    """Do what this process of the proxy has to, until it is told to end. Raises ConfigError."""
+    run(plan.settings, lambda: _parts(plan), utc_now)
 
 
-async def _serve(plan: ProxyPlan) -> None:
-    tunnels = make_tunnels(plan.site.clusters, utc_now)
-    proxy = Proxy(plan.settings, tunnels=tunnels, token_checker=HubTokens(plan.hub_url), clock=utc_now)
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    await proxy.start()
+@contextlib.asynccontextmanager
+async def _parts(plan: ProxyPlan) -> AsyncIterator[Parts]:
+    """What carries traffic, for one worker."""
+    gate = plan.dialling.gate(utc_now) if plan.dialling is not None else None
+    tunnels = make_tunnels(plan.site.clusters, utc_now, {KIND: ReverseTunnel(gate)} if gate is not None else {})
     try:
-        await stop.wait()
+        yield Parts(tunnels, HubTokens(plan.hub_url), gate)
     finally:
-        await proxy.close()
+        if gate is not None:
+            await gate.close()
         for tunnel in tunnels.values():
             with contextlib.suppress(Exception):
                 await tunnel.close()

@@ -14,9 +14,10 @@ from traitlets.config import Configurable
 from batchhub.config.clusters import ClusterSettings, read_clusters
 from batchhub.config.profiles import read_profiles
 from batchhub.config.tables import check_keys, read, suggest
-from batchhub.config.traits import BatchHub
+from batchhub.config.traits import BatchHub, Proxy
 from batchhub.core.errors import BadInput, ConfigError
 from batchhub.core.forms import Profile
+from batchhub.core.hosts import Origin, read_origin
 from batchhub.core.ports import Dialect
 from batchhub.job.applications import BUILT_IN, Application
 
@@ -29,6 +30,8 @@ class Site:
     profiles: tuple[Profile, ...]
     applications: Mapping[str, Application]
     template_dirs: tuple[Path, ...]
+    origin: Origin | None = None
+    """The hub's, when every server has a host of its own below it."""
 
     def cluster(self, name: str) -> ClusterSettings:
         """Raises ConfigError."""
@@ -71,13 +74,31 @@ def read_site(traits: BatchHub) -> Site:
     )
     for cluster in read:
         make_dialect(cluster)
+        for kind in cluster.tunnel_kinds:
+            load_extension("batchhub.tunnels", kind, f"cluster {cluster.name!r}, tunnel")
     for profile in found:
         _check_reachable(profile, known[profile.application], next(c for c in read if c.name == profile.cluster))
     directories = tuple(Path(name) for name in traits.template_dirs)
     for directory in directories:
         if not directory.is_dir():
             raise ConfigError(f"c.BatchHub.template_dirs: {directory} is not a directory.")
-    return Site(read, found, known, directories)
+    return Site(read, found, known, directories, _origin(traits.subdomain_host))
+
+
+def _origin(text: str) -> Origin | None:
+    try:
+        return read_origin(text) if text else None
+    except BadInput as error:
+        raise ConfigError(f"c.BatchHub.subdomain_host: {error}") from error
+
+
+def over_https(proxy: Proxy, origin: Origin | None) -> bool:
+    """Whether browsers reach us by https. Raises ConfigError if the settings do not agree about it."""
+    secure = bool(proxy.ssl_cert) or proxy.https_in_front
+    if origin is not None and origin.secure != secure:
+        told = "neither c.Proxy.ssl_cert nor c.Proxy.https_in_front is" if origin.secure else "TLS is"
+        raise ConfigError(f"c.BatchHub.subdomain_host is {origin.text}, but {told} set. They must agree.")
+    return secure
 
 
 def _check_reachable(profile: Profile, application: Application, cluster: ClusterSettings) -> None:
@@ -87,9 +108,10 @@ def _check_reachable(profile: Profile, application: Application, cluster: Cluste
         application.with_arguments(profile.arguments).check()
     except BadInput as error:
         raise ConfigError(f"profile {profile.name!r}, arguments: {error}") from error
-    if not application.argv and cluster.scheduler != "local":
+    if not application.argv and not cluster.reaches_sockets:
         raise ConfigError(
-            f"{place} listens on a Unix socket, which no tunnel of this version reaches on another machine."
+            f"{place} listens on a Unix socket, which a tunnel of kind {cluster.tunnel_kind!r} does not reach on another machine: "
+            f"cluster {cluster.name!r} needs tunnel = 'node' or 'reverse'."
         )
 
 

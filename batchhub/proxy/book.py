@@ -1,21 +1,19 @@
-"""The proxy's memory: its routes and the ended sessions, kept in one file so that both survive a restart.
+"""The proxy's memory: its routes, the sessions and tokens that ended, and what jobs offer to a reverse tunnel.
 
-The file holds the servers' secrets, so it is 0600; it is replaced in one step and synced. A file that cannot be read is put aside and
-the proxy starts without routes: the hub publishes them again.
+A :class:`Book` changes by :class:`Change` values alone. The same values are written into the state file (:mod:`batchhub.proxy.journal`)
+and sent to the worker processes, so all three always hold the same.
 """
 
 from __future__ import annotations
 
-import asyncio
-import json
-import logging
-import os
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+import re
+from base64 import b64decode
+from binascii import Error as Base64Error
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, assert_never
 
 from batchhub.core.errors import BadInput
 from batchhub.core.ports import Clock
@@ -23,12 +21,12 @@ from batchhub.core.routes import RouteTable, route_key
 from batchhub.proxy.access import Rule
 from batchhub.proxy.target import Target, read_target
 
-log = logging.getLogger(__name__)
-
 STARS = "***"
-_DEBOUNCE = 0.2  # seconds in which changes are gathered into one write
-_FORMAT = 1
 _MAX_SESSION = 256
+_OFFER = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_KEY_TYPE = b"\0\0\0\x0bssh-ed25519\0\0\0\x20"  # RFC 8709 section 4: name and key, each with its length before it
+_KEY_SIZE = len(_KEY_TYPE) + 32
 
 
 @dataclass(slots=True)
@@ -74,7 +72,7 @@ def read_route(path: str, data: Mapping[str, Any], now: datetime) -> Route:
     return Route(
         path=key,
         target=read_target(target, data.get("tunnel"), data.get("endpoint")),
-        rule=Rule("" if key == "/" else key, texts["owner"]),
+        rule=Rule("" if key == "/" else key, texts["owner"], texts["host"].lower()),
         authorization=texts["authorization"].encode("ascii"),
         data=MappingProxyType(dict(data)),
         last_activity=now,
@@ -97,122 +95,226 @@ def read_stamp(text: str) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-class Book:
-    """Routes and revocations, written down as they change. ``changed`` wakes the writer; :meth:`keep` is the writer."""
+# ---------------------------------------------------------------- changes
 
-    def __init__(self, path: Path, clock: Clock) -> None:
-        self._path = path
+
+@dataclass(frozen=True, slots=True)
+class AddRoute:
+    """Add or replace a route."""
+
+    route: Route
+
+
+@dataclass(frozen=True, slots=True)
+class DropRoute:
+    """Remove the route at exactly this path."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class EndSession:
+    """A hub session is over. ``until`` then its tickets are dead by themselves."""
+
+    session: str
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class EndToken:
+    """An API token is over. ``digest`` is its SHA-256 in hexadecimal; ``until`` then no answer about it can be remembered any more."""
+
+    digest: str
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class MakeOffer:
+    """The job that holds the private half of ``key`` may offer its application under this id."""
+
+    id: str
+    key: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class DropOffer:
+    """It may no longer."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Routes were used: path -> when, last."""
+
+    at: Mapping[str, datetime]
+
+
+Change = AddRoute | DropRoute | EndSession | EndToken | MakeOffer | DropOffer | Seen
+
+
+def end_session(session: object, until: datetime) -> EndSession:
+    """From what the control API was sent. Raises :class:`BadInput`."""
+    if not isinstance(session, str) or not session or len(session) > _MAX_SESSION:
+        raise BadInput(f"session: a text of 1 to {_MAX_SESSION} characters is expected.")
+    return EndSession(session, until)
+
+
+def read_ends(sessions: object) -> tuple[EndSession, ...]:
+    """Many of them, as session -> until. Raises :class:`BadInput`."""
+    if not isinstance(sessions, dict) or not all(isinstance(until, str) for until in sessions.values()):
+        raise BadInput("sessions: an object of sessions and times is expected.")
+    return tuple(end_session(session, read_stamp(until)) for session, until in sessions.items())
+
+
+def end_token(digest: object, until: datetime) -> EndToken:
+    """The same for a token. Raises :class:`BadInput`."""
+    if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
+        raise BadInput("token: the token's SHA-256 is expected, 64 digits of 0-9 and a-f.")
+    return EndToken(digest, until)
+
+
+def make_offer(offer: str, key: object) -> MakeOffer:
+    """The same for an offer; ``key`` is a line as in an ``.pub`` file, of which the comment is dropped. Raises :class:`BadInput`."""
+    if not _OFFER.fullmatch(offer):
+        raise BadInput(f"{offer[:80]!r} is not an offer's id: 1 to 64 letters, digits, '-' and '_' are expected.")
+    words = key.split() if isinstance(key, str) and len(key) <= 1024 else []
+    try:
+        raw = b64decode(words[1], validate=True) if len(words) > 1 and words[0] == "ssh-ed25519" else b""
+    except Base64Error:
+        raw = b""
+    if len(raw) != _KEY_SIZE or not raw.startswith(_KEY_TYPE):
+        raise BadInput("key: a public key as OpenSSH writes it is expected, of type ssh-ed25519.")
+    return MakeOffer(offer, f"ssh-ed25519 {words[1]}")
+
+
+def write_change(change: Change) -> dict[str, Any]:
+    """As JSON, for the state file and the workers."""
+    match change:
+        case AddRoute(route):
+            return {"do": "route", "path": route.path, "data": dict(route.data), "at": stamp(route.last_activity)}
+        case DropRoute(path):
+            return {"do": "drop", "path": path}
+        case EndSession(session, until):
+            return {"do": "session", "id": session, "until": stamp(until)}
+        case EndToken(digest, until):
+            return {"do": "token", "digest": digest, "until": stamp(until)}
+        case MakeOffer(offer, key):
+            return {"do": "offer", "id": offer, "key": key}
+        case DropOffer(offer):
+            return {"do": "withdraw", "id": offer}
+        case Seen(at):
+            return {"do": "seen", "at": {path: stamp(moment) for path, moment in at.items()}}
+        case _:
+            assert_never(change)
+
+
+def read_change(content: Mapping[str, Any], now: datetime) -> Change | None:
+    """The other way; ``None`` for a kind that only a newer version knows. Raises BadInput, and KeyError or TypeError for what never was one."""
+    match content["do"]:
+        case "route":
+            return AddRoute(read_route(content["path"], content["data"], min(read_stamp(content["at"]), now)))
+        case "drop":
+            return DropRoute(str(content["path"]))
+        case "session":
+            return end_session(content["id"], read_stamp(content["until"]))
+        case "token":
+            return end_token(content["digest"], read_stamp(content["until"]))
+        case "offer":
+            return make_offer(str(content["id"]), content["key"])
+        case "withdraw":
+            return DropOffer(str(content["id"]))
+        case "seen":
+            return Seen({str(path): min(read_stamp(moment), now) for path, moment in content["at"].items()})
+        case _:
+            return None
+
+
+# ---------------------------------------------------------------- the book
+
+
+class Book:
+    """What is in force. ``revoked`` and ``ended_tokens`` hold until when each is to be remembered, ``offers`` the public keys by id."""
+
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._changed = asyncio.Event()
-        self._writing = asyncio.Lock()
         self.routes: RouteTable[Route] = RouteTable()
         self.revoked: dict[str, datetime] = {}
+        self.ended_tokens: dict[str, datetime] = {}
+        self.offers: dict[str, str] = {}
 
-    # ------------------------------------------------------------ changes
+    def apply(self, change: Change) -> None:
+        """Carry out a change; what is so already stays so."""
+        match change:
+            case AddRoute(route):
+                self.add(route)
+            case DropRoute(path):
+                self.routes.delete(path)
+            case EndSession(session, until):
+                self.revoked[session] = max(until, self.revoked.get(session, until))
+            case EndToken(digest, until):
+                self.ended_tokens[digest] = max(until, self.ended_tokens.get(digest, until))
+            case MakeOffer(offer, key):
+                self.offers[offer] = key
+            case DropOffer(offer):
+                self.offers.pop(offer, None)
+            case Seen(at):
+                for path, moment in at.items():
+                    known = self.routes.get(path)
+                    if known is not None and moment > known.last_activity:
+                        known.last_activity = moment
+            case _:
+                assert_never(change)
 
     def add(self, route: Route) -> None:
-        """Add or replace."""
-        self.routes.add(route.path, route)
-        self._changed.set()
-
-    def delete(self, path: str) -> bool:
-        """Remove; False if it was not there."""
-        gone = self.routes.delete(path)
-        if gone:
-            self._changed.set()
-        return gone
-
-    def revoke(self, session: str, until: datetime) -> None:
-        """Remember an ended session. Raises :class:`BadInput`."""
-        if not session or len(session) > _MAX_SESSION:
-            raise BadInput(f"session: a text of 1 to {_MAX_SESSION} characters is expected.")
-        self.revoked[session] = max(until, self.revoked.get(session, until))
-        self._changed.set()
+        """Add or replace. A route that is posted again as it was stays the same object: open connections tell it of their use."""
+        known = self.routes.get(route.path)
+        if known is not None and known.data == route.data:
+            known.last_activity = max(known.last_activity, route.last_activity)
+        else:
+            self.routes.add(route.path, route)
 
     def forget_old(self) -> None:
-        """Drop revocations whose tickets are all dead anyway."""
+        """Drop what ended so long ago that nobody could pass by it anyway."""
         now = self._clock()
-        for session in [session for session, until in self.revoked.items() if until <= now]:
-            del self.revoked[session]
+        for ended in (self.revoked, self.ended_tokens):
+            for name in [name for name, until in ended.items() if until <= now]:
+                del ended[name]
 
-    # ------------------------------------------------------------ the file
+    def changes(self) -> Iterator[Change]:
+        """The changes that make an empty book into this one."""
+        for _, route in self.routes.all():
+            yield AddRoute(route)
+        for session, until in list(self.revoked.items()):
+            yield EndSession(session, until)
+        for digest, until in list(self.ended_tokens.items()):
+            yield EndToken(digest, until)
+        for offer, key in list(self.offers.items()):
+            yield MakeOffer(offer, key)
 
-    def load(self) -> None:
-        """Read the file, if there is one."""
-        try:
-            text = self._path.read_bytes()
-        except FileNotFoundError:
-            return
-        try:
-            routes, revoked = _read(json.loads(text), self._clock())
-        except (ValueError, TypeError, KeyError, AttributeError, BadInput) as error:
-            aside = self._path.with_name(f"{self._path.name}.unreadable")
-            self._path.replace(aside)
-            log.error(  # noqa: TRY400 - the sentence says it all
-                "The proxy's state file cannot be read (%s); it is kept as %s, and routes start empty.", error, aside
-            )
-            return
-        for route in routes:
-            self.routes.add(route.path, route)
-        self.revoked = revoked
-        self.forget_old()
-
-    async def keep(self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
-        """Write the file whenever something changed, until cancelled."""
-        while True:
-            await self._changed.wait()
-            await sleep(_DEBOUNCE)
-            try:
-                await self.flush()
-            except OSError as error:
-                log.error("The proxy's state cannot be saved: %s. Trying again in a second.", error)  # noqa: TRY400
-                self._changed.set()
-                await sleep(1.0)
-
-    async def flush(self) -> None:
-        """Have everything on disk. Raises OSError."""
-        async with self._writing:
-            self._changed.clear()
-            text = self._dump()
-            try:
-                await asyncio.get_running_loop().run_in_executor(None, _replace, self._path, text)
-            except OSError:
-                self._changed.set()
-                raise
-
-    def _dump(self) -> bytes:
-        routes = [
-            {"path": key, "data": dict(route.data), "last_activity": stamp(route.last_activity)}
-            for key, route in self.routes.all()
-        ]
-        revoked = {session: stamp(until) for session, until in self.revoked.items()}
-        return json.dumps({"format": _FORMAT, "routes": routes, "revoked": revoked}, separators=(",", ":")).encode()
+    def __len__(self) -> int:
+        """How many of them there are."""
+        return len(self.routes) + len(self.revoked) + len(self.ended_tokens) + len(self.offers)
 
     def idle_since(self, moment: datetime | None) -> Iterator[tuple[str, Route]]:
         """All routes, or those nobody used since."""
         return ((key, route) for key, route in self.routes.all() if moment is None or route.last_activity < moment)
 
 
-def _read(content: Any, now: datetime) -> tuple[list[Route], dict[str, datetime]]:
-    if content["format"] != _FORMAT:
-        raise BadInput(f"format {content['format']!r} is not {_FORMAT}")
-    routes = [
-        read_route(item["path"], item["data"], min(read_stamp(item["last_activity"]), now))
-        for item in content["routes"]
-    ]
-    return routes, {str(session): read_stamp(until) for session, until in content["revoked"].items()}
+class Activity:
+    """Finds out which routes were used since it was asked last."""
 
+    __slots__ = ("_book", "_told")
 
-def _replace(path: Path, text: bytes) -> None:
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    def __init__(self, book: Book) -> None:
+        self._book = book
+        self._told: dict[str, datetime] = {}
+
+    def news(self) -> Seen:
+        """What was used since."""
+        told, routes = self._told, list(self._book.routes.all())
+        fresh = {path: route.last_activity for path, route in routes if told.get(path) != route.last_activity}
+        told.update(fresh)
+        if len(told) > len(routes):
+            self._told = {path: told[path] for path, _ in routes}
+        return Seen(fresh)

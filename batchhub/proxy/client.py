@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
+from itertools import islice
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
@@ -13,11 +14,16 @@ from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest, HT
 
 from batchhub.core.errors import BadInput, TunnelError, Unreachable
 from batchhub.core.ports import RouteTarget
-from batchhub.proxy.book import read_stamp
+from batchhub.proxy.book import read_stamp, stamp
 
 DEADLINE = 10.0  # seconds for one call, its wait for a free place included
 CONCURRENCY = 10
+AT_ONCE = 2000  # ended sessions in one request
 PROBES = 64  # an application that does not answer holds its probe for seconds; nothing else waits behind it
+
+
+def _no_host(_owner: str, _server_name: str) -> str:
+    return ""
 
 
 class ProxyClient:
@@ -26,7 +32,9 @@ class ProxyClient:
     Paths go in with or without a final ``/`` and come out with one, as ``RouteTarget.path`` and JupyterHub's routespecs have it.
     """
 
-    def __init__(self, url: str, token: str) -> None:
+    def __init__(self, url: str, token: str, host_of: Callable[[str, str], str] = _no_host) -> None:
+        """``host_of`` gives the host that the route of an owner's server is to be used under, empty if any."""
+        self._host_of = host_of
         self._url = url.rstrip("/")
         self._headers = {"Authorization": f"token {token}"}
         self._http: AsyncHTTPClient | None = None
@@ -42,7 +50,13 @@ class ProxyClient:
 
     async def published(self) -> Mapping[str, str]:
         """See Routes."""
-        return MappingProxyType({path: str(data.get("server_id", "")) for path, data in (await self._routes()).items()})
+        return MappingProxyType({path: self._server_id(data) for path, data in (await self._routes()).items()})
+
+    def _server_id(self, data: Mapping[str, Any]) -> str:
+        """Of a route under another host than it should be under, as servers were given or lost hosts of their own, what no server's id is."""
+        server_id = str(data.get("server_id", ""))
+        wanted = self._host_of(str(data.get("owner", "")), str(data.get("server_name", "")))
+        return server_id if not server_id or data.get("host", "") == wanted else f"{server_id} under another host"
 
     async def probe(self, target: RouteTarget, path: str) -> int:
         """See Routes."""
@@ -66,9 +80,35 @@ class ProxyClient:
             raise Unreachable("The proxy's list of routes cannot be read.") from error
         return MappingProxyType(seen)
 
+    async def offer(self, server_id: str, key: str) -> None:
+        """See Routes."""
+        await self._call("POST", f"/api/offers/{quote(server_id, safe='')}", {"key": key}, {201})
+
+    async def withdraw_offer(self, server_id: str) -> None:
+        """See Routes."""
+        await self._call("DELETE", f"/api/offers/{quote(server_id, safe='')}", None, {204, 404})
+
+    async def offers(self) -> Mapping[str, str]:
+        """See Routes."""
+        content = _json(await self._call("GET", "/api/offers", None, {200})).get("offers")
+        if not isinstance(content, dict):
+            raise Unreachable("The proxy's list of offers cannot be read.")
+        return MappingProxyType({str(name): str(key) for name, key in content.items()})
+
     async def revoke(self, session: str) -> None:
         """See Routes."""
         await self._call("POST", "/api/revocations", {"session": session}, {204})
+
+    async def revoke_token(self, digest: str) -> None:
+        """See Routes."""
+        await self._call("POST", "/api/revocations", {"token": digest}, {204})
+
+    async def revoke_all(self, sessions: Mapping[str, datetime]) -> None:
+        """See Routes."""
+        left = iter(sessions.items())
+        while some := list(islice(left, AT_ONCE)):
+            ends = {session: stamp(until) for session, until in some}
+            await self._call("POST", "/api/revocations", {"sessions": ends}, {204})
 
     async def close(self) -> None:
         """Let go of the connections."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
 from batchhub.core.ports import Clock
-from batchhub.proxy.access import Tickets
+from batchhub.proxy.access import Decision, Tickets
 from batchhub.proxy.book import Book
+from batchhub.proxy.errorpages import ErrorSource
+from batchhub.proxy.grants import Grants
 from batchhub.proxy.headers import TrustedProxies
 from batchhub.proxy.settings import ProxySettings
 from batchhub.proxy.tasks import Crew
@@ -17,32 +20,37 @@ from batchhub.proxy.upstream import Opener, Pool
 
 if TYPE_CHECKING:
     from batchhub.proxy.downstream import Downstream
-    from batchhub.proxy.exchange import Exchange
 
 
 class Observer(Protocol):
     """Counts. All methods are called on the hot path and must be cheap."""
 
-    def request(self, status: int, seconds: float, size: int) -> None:
-        """A request was answered; ``size`` is the body's bytes sent to the client."""
+    def request(self, method: bytes, status: int, seconds: float, sent: int, received: int) -> None:
+        """A request was answered (101: its raw stream ended); ``sent`` to and ``received`` from the client are the body's bytes."""
 
-    def websockets(self, change: int) -> None:
-        """One more or one fewer upgraded connection is open."""
+    def decided(self, kind: type[Decision]) -> None:
+        """The access check said this."""
+
+    def turned_away(self) -> None:
+        """A client came while there was no place for it."""
 
 
 class NullObserver:
     """Counts nothing."""
 
-    def request(self, status: int, seconds: float, size: int) -> None:
+    def request(self, method: bytes, status: int, seconds: float, sent: int, received: int) -> None:
         """Nothing."""
 
-    def websockets(self, change: int) -> None:
+    def decided(self, kind: type[Decision]) -> None:
+        """Nothing."""
+
+    def turned_away(self) -> None:
         """Nothing."""
 
 
 @dataclass(slots=True)
 class Context:
-    """The collaborators of every connection, and the sets of what is open."""
+    """The collaborators of every connection, and the sets of what is open. ``draining``: every answer ends its connection."""
 
     settings: ProxySettings
     loop: asyncio.AbstractEventLoop
@@ -55,22 +63,21 @@ class Context:
     trusted: TrustedProxies
     crew: Crew
     observer: Observer
+    error_pages: ErrorSource
     clients: set[Downstream] = field(default_factory=set)
-    sessions: dict[str, set[Exchange]] = field(default_factory=dict)
+    grants: Grants = field(default_factory=Grants)
+    draining: bool = False
+    now: datetime = field(init=False)
 
-    def join(self, session: str, exchange: Exchange) -> None:
-        """An exchange passed by this session's ticket."""
-        self.sessions.setdefault(session, set()).add(exchange)
+    def __post_init__(self) -> None:
+        """``now`` is the time of the last tick: good enough for a route's last activity, and at no cost for each message."""
+        self.now = self.clock()
 
-    def leave(self, session: str, exchange: Exchange) -> None:
-        """It is over."""
-        members = self.sessions.get(session)
-        if members is not None:
-            members.discard(exchange)
-            if not members:
-                del self.sessions[session]
+    def review(self) -> None:
+        """Close what has outlived its right, and ask the hub again about tokens by which something is open; once each tick."""
+        self.now = self.clock()
+        for right in self.grants.review(self.now):
+            self.crew.spawn(self.grants.ask_again(right, self._ask_again), "ask again about a token")
 
-    def cut(self, session: str) -> None:
-        """Close every connection this session's ticket opened."""
-        for exchange in list(self.sessions.get(session, ())):
-            exchange.cut()
+    async def _ask_again(self, token: str, path: str) -> str | None:
+        return await self.tokens.user(token, path, self.clock())

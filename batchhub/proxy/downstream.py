@@ -4,37 +4,43 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from enum import IntEnum
-from typing import cast
+import struct
+from typing import Final, cast
 
 from batchhub.proxy import pages
 from batchhub.proxy.context import Context
 from batchhub.proxy.exchange import Exchange, Stage
 from batchhub.proxy.framing import Body
+from batchhub.proxy.habit import Habit
 from batchhub.proxy.headers import Peer
-from batchhub.proxy.wire import END, Refused, parse_request, suspicious
+from batchhub.proxy.wire import END, Refused, suspicious
 
 
-class Phase(IntEnum):
-    """What the connection does."""
+class Phase:
+    """What the connection does. Plain numbers, as :class:`~batchhub.proxy.exchange.Stage` is."""
 
-    HEAD = 0
+    HEAD: Final = 0
     """Waiting for a request's head, or for the rest of it."""
-    BODY = 1
+    BODY: Final = 1
     """Reading a request's body; the answer may have begun."""
-    ANSWER = 2
+    ANSWER: Final = 2
     """The request is whole; the answer is on its way."""
-    RAW = 3
+    RAW: Final = 3
     """Bytes go both ways as they come."""
-    LINGER = 4
+    LINGER: Final = 4
     """Answered early and ended; what still comes is thrown away, so that the client reads the answer first."""
-    CLOSED = 5
+    CLOSED: Final = 5
 
 
 # Why reading is held; reading goes on when no reason is left.
 _SLOW_UPSTREAM = 1
 _NEXT_WAITS = 2
+_EMPTY_LINE = b"\r\n"
+_RESET = struct.pack("ii", 1, 0)
+"""SO_LINGER for no time at all: closing resets the connection (socket(7))."""
 _MAX_LINGER = 16 * 1024 * 1024
+_REFUSING = 64
+"""So many clients beyond the limit are told that there is no place for them; more are closed at once."""
 
 
 class Downstream(asyncio.Protocol):
@@ -48,19 +54,22 @@ class Downstream(asyncio.Protocol):
         "_exchange",
         "_held",
         "_looping",
+        "_served",
         "_thrown",
         "_tls",
         "_transport",
         "_write_held",
         "deadline",
+        "habit",
         "peer",
         "phase",
     )
 
     def __init__(self, context: Context) -> None:
-        self.phase = Phase.HEAD
+        self.phase: int = Phase.HEAD
         self.deadline = 0.0
         self.peer = Peer("", "http")
+        self.habit = Habit()
         self._context = context
         self._transport: asyncio.Transport | None = None
         self._exchange: Exchange | None = None
@@ -68,7 +77,7 @@ class Downstream(asyncio.Protocol):
         self._buffer = b""
         self._held = 0
         self._thrown = 0
-        self._looping = self._eof = self._write_held = self._tls = False
+        self._looping = self._eof = self._write_held = self._tls = self._served = False
 
     # ------------------------------------------------------------ the socket's callbacks
 
@@ -76,10 +85,16 @@ class Downstream(asyncio.Protocol):
         """A client connected."""
         self._transport = cast("asyncio.Transport", transport)
         context = self._context
-        if len(context.clients) >= context.settings.limits.connections:
+        room = context.settings.limits.connections - len(context.clients)
+        if room <= -_REFUSING:
             self._transport.abort()
             return
         context.clients.add(self)
+        if room <= 0:
+            context.observer.turned_away()
+            self.write(pages.answer(503, "There are too many connections; try again in a moment.", None, close=True))
+            self._linger()
+            return
         self._tls = transport.get_extra_info("sslcontext") is not None
         self.peer = _peer(transport, context, tls=self._tls)
         self._arm(context.settings.limits.head_time)
@@ -87,13 +102,13 @@ class Downstream(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Bytes from the client."""
         exchange = self._exchange
-        if self.phase is Phase.RAW and exchange is not None:
+        if self.phase == Phase.RAW and exchange is not None:
             if self.deadline:  # half closed, but alive
                 self._arm(self._context.settings.limits.half_closed)
             exchange.request_data(data)
-        elif self.phase is Phase.BODY:
+        elif self.phase == Phase.BODY:
             self._feed(data)
-        elif self.phase is Phase.HEAD:
+        elif self.phase == Phase.HEAD:
             before = len(self._buffer)
             self._buffer = self._buffer + data if before else data
             if not before:
@@ -101,9 +116,9 @@ class Downstream(asyncio.Protocol):
             self._read_heads(max(0, before - 3))
             if self._write_held and self._buffer:
                 self._hold(_NEXT_WAITS)
-        elif self.phase is Phase.ANSWER:
+        elif self.phase == Phase.ANSWER:
             self._keep(data)
-        elif self.phase is Phase.LINGER:
+        elif self.phase == Phase.LINGER:
             self._thrown += len(data)
             if self._thrown > _MAX_LINGER:
                 self.abort()
@@ -111,9 +126,9 @@ class Downstream(asyncio.Protocol):
     def eof_received(self) -> bool:
         """The client will send no more. True keeps our direction open (not over TLS, which cannot be half closed)."""
         self._eof = True
-        if self.phase is Phase.RAW and self._exchange is not None:
+        if self.phase == Phase.RAW and self._exchange is not None:
             self._exchange.request_eof()
-        elif self.phase is not Phase.ANSWER:
+        elif self.phase != Phase.ANSWER:
             return False
         self._arm(self._context.settings.limits.half_closed)
         return not self._tls
@@ -137,7 +152,7 @@ class Downstream(asyncio.Protocol):
         self._write_held = False
         if self._exchange is not None:
             self._exchange.release_answer()
-        elif self.phase is Phase.HEAD and self._buffer:
+        elif self.phase == Phase.HEAD and self._buffer:
             self._release(_NEXT_WAITS)
             self._read_heads(0)
 
@@ -149,7 +164,7 @@ class Downstream(asyncio.Protocol):
             return
         self._looping = True
         try:
-            while self.phase is Phase.HEAD and self._buffer and not self._write_held:
+            while self.phase == Phase.HEAD and self._buffer and not self._write_held:
                 if not self._take_head(start):
                     break
                 start = 0
@@ -160,9 +175,8 @@ class Downstream(asyncio.Protocol):
 
     def _take_head(self, start: int) -> bool:
         """Start on one request. False if its head is not whole yet. Raises Refused."""
-        if self._buffer.startswith(b"\r\n"):  # an empty line between requests is ignored (RFC 9112 section 2.2)
-            self._buffer = self._buffer[2:]
-            start = max(0, start - 2)
+        # One empty line before a request is ignored (RFC 9112 section 2.2), but begins the time in which the head must come.
+        skip = 2 if self._buffer.startswith(_EMPTY_LINE) else 0
         end = self._buffer.find(END, start)
         limit = self._context.settings.limits.head_bytes
         if (end if end >= 0 else len(self._buffer)) > limit:
@@ -173,7 +187,7 @@ class Downstream(asyncio.Protocol):
                     400, "The request's head holds a bare line feed, carriage return or NUL, or a folded line."
                 )
             return False
-        head = parse_request(self._buffer[: end + 4])
+        head = self.habit.read(self._buffer[skip : end + 4])
         rest, self._buffer = self._buffer[end + 4 :], b""
         exchange = self._exchange = Exchange(self._context, self, head)
         if head.length:
@@ -191,7 +205,7 @@ class Downstream(asyncio.Protocol):
         return True
 
     def _rest_of_body(self, rest: bytes) -> None:
-        if self.phase is Phase.BODY:
+        if self.phase == Phase.BODY:
             self._feed(rest)
 
     def _keep(self, data: bytes) -> None:
@@ -215,17 +229,17 @@ class Downstream(asyncio.Protocol):
             exchange.request_data(part)
         if body.done:
             self._body = None
-            if self.phase is Phase.BODY:
+            if self.phase == Phase.BODY:
                 self.phase = Phase.ANSWER
                 self.deadline = 0.0
                 exchange.request_end()
-        elif self.phase is Phase.BODY:
+        elif self.phase == Phase.BODY:
             self._arm(self._context.settings.limits.body_idle)
 
     def _refuse(self, error: Refused) -> None:
         """An unreadable request: say so and end."""
         self.write(pages.answer(error.code, str(error), None, close=True))
-        self._context.observer.request(error.code, 0.0, 0)
+        self._context.observer.request(b"", error.code, 0.0, 0, 0)
         self._linger()
 
     # ------------------------------------------------------------ for the exchange
@@ -258,12 +272,12 @@ class Downstream(asyncio.Protocol):
     def await_answer(self) -> None:
         """The request is with the application."""
         limit = self._context.settings.limits.response_time
-        if self.phase is Phase.ANSWER and limit and not self._eof:
+        if self.phase == Phase.ANSWER and limit and not self._eof:
             self._arm(limit)
 
     def answering(self) -> None:
         """The answer begins: no time limit any more but the client's own."""
-        if self.phase is Phase.ANSWER and not self._eof:
+        if self.phase == Phase.ANSWER and not self._eof:
             self.deadline = 0.0
         if self._write_held and self._exchange is not None:
             self._exchange.hold_answer()
@@ -272,29 +286,39 @@ class Downstream(asyncio.Protocol):
         """From now on bytes go both ways as they come."""
         self.phase = Phase.RAW
         self.deadline = 0.0
+        self.habit.forget()
         if self._write_held and self._exchange is not None:
             self._exchange.hold_answer()
         early, self._buffer = self._buffer, b""
         if early and self._exchange is not None:
             self._exchange.request_data(early)
         self._release(_NEXT_WAITS)
+        if self._eof and self._exchange is not None:  # it came before the switch
+            self._exchange.request_eof()
+            self._arm(self._context.settings.limits.half_closed)
+
+    @property
+    def stream(self) -> asyncio.Transport:
+        """What the bytes go through; there from when the client connected."""
+        return cast("asyncio.Transport", self._transport)
 
     @property
     def ending(self) -> bool:
         """Whether this connection ends with the current answer."""
-        return self._eof or self.phase is Phase.BODY
+        return self._eof or self.phase == Phase.BODY or self._context.draining
 
     def done(self, *, keep: bool) -> None:
         """The answer is written."""
         self._exchange = None
-        if self.phase is Phase.CLOSED:
+        if self.phase == Phase.CLOSED:
             return
-        if self.phase is Phase.BODY or (self._buffer and not keep):
+        if self.phase == Phase.BODY or (self._buffer and not keep):
             self._linger()
         elif not keep or self._eof:
             self.close()
         else:
             self.phase = Phase.HEAD
+            self._served = True
             self._arm(self._context.settings.limits.keep_alive)
             self._release(_NEXT_WAITS | _SLOW_UPSTREAM)
             if self._buffer:
@@ -303,7 +327,7 @@ class Downstream(asyncio.Protocol):
 
     def close(self) -> None:
         """Close after what was written is sent."""
-        if self.phase is not Phase.RAW:
+        if self.phase != Phase.RAW:
             self.phase = Phase.LINGER
         if self._transport is not None:
             self._transport.close()
@@ -314,6 +338,13 @@ class Downstream(asyncio.Protocol):
         """Close at once."""
         if self._transport is not None:
             self._transport.abort()
+
+    def break_off(self) -> None:
+        """Close at once, and so that it cannot be taken for an answer's end: a body without a length ends with the connection."""
+        raw = self._transport.get_extra_info("socket") if self._transport is not None else None
+        if raw is not None and raw.family != socket.AF_UNIX:
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self.abort()
 
     def _linger(self) -> None:
         self.phase = Phase.LINGER
@@ -333,21 +364,28 @@ class Downstream(asyncio.Protocol):
     def _arm(self, seconds: float) -> None:
         self.deadline = self._context.loop.time() + seconds if seconds else 0.0
 
+    def retire(self, quiet_since: float) -> None:
+        """The process drains: close if no request came since this loop time. A connection that never brought one may still do so."""
+        limits = self._context.settings.limits
+        quiet = not limits.keep_alive or self.deadline - limits.keep_alive <= quiet_since
+        if quiet and self._served and self.phase == Phase.HEAD and not self._buffer:
+            self.close()
+
     def expire(self) -> None:
         """The deadline passed."""
         self.deadline = 0.0
         exchange = self._exchange
-        if self.phase is Phase.HEAD:
-            if self._buffer:
+        if self.phase == Phase.HEAD:
+            if self._buffer and self._buffer != _EMPTY_LINE:
                 self._refuse(Refused(408, "The request did not arrive in time."))
             else:
                 self.close()
-        elif self.phase is Phase.BODY and exchange is not None:
+        elif self.phase == Phase.BODY and exchange is not None:
             if self._held:
                 self._arm(self._context.settings.limits.body_idle)
             else:
                 exchange.refuse(408, "The request's body did not arrive in time.")
-        elif self.phase is Phase.ANSWER and not self._eof and exchange is not None and exchange.stage is Stage.ASKING:
+        elif self.phase == Phase.ANSWER and not self._eof and exchange is not None and exchange.stage == Stage.ASKING:
             exchange.refuse(504, "The application did not answer in time.")
         else:
             self.abort()

@@ -1,8 +1,8 @@
 """Message bodies: where one ends, whatever pieces it arrives in.
 
 ``Body`` is fed what the socket gives and returns the part that belongs to the message, unchunked, and what follows it. Chunked bodies
-are read strictly and written anew, so that a chunk extension or a trailer never passes through: both are dropped (RFC 9110
-section 6.5.1 and RFC 9112 section 7.1.1 allow it), because readers disagree about them.
+are read strictly and written anew, so that a chunk extension never passes through (RFC 9112 section 7.1.1 allows it), because readers
+disagree about them. Trailers are kept aside, up to a bound; :func:`batchhub.proxy.headers.last_chunk` says which go on.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ _SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[\t ]*;[\t\x20-\x7e\x80-\xff]*)?")
 _TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*")
 _MAX_LINE = 4096
 _MAX_TRAILERS = 64
+_MAX_KEPT = 8192  # bytes of trailers kept; beyond it all are dropped
 
 
 class Body:
@@ -44,6 +45,11 @@ class Body:
         self._left, self.done = 0, True
         return body, rest
 
+    @property
+    def trailers(self) -> list[bytes]:
+        """The trailer lines of a chunked body that is done, in the grammar's form; none if they were too long."""
+        return [] if self._chunks is None else self._chunks.kept
+
     def close(self) -> bool:
         """The connection ended: whether the body is whole."""
         self.done = self.done or self._left == UNTIL_CLOSE
@@ -53,10 +59,12 @@ class Body:
 class _Chunks:
     """A chunked body's reader."""
 
-    __slots__ = ("_buffer", "_left", "_trailers", "done")
+    __slots__ = ("_buffer", "_left", "_room", "_trailers", "done", "kept")
 
     def __init__(self) -> None:
         self.done = False
+        self.kept: list[bytes] = []
+        self._room = _MAX_KEPT
         self._buffer = b""
         self._left = 0  # of the current chunk, its CRLF included; 0: a size line is next
         self._trailers = -1  # lines of trailer seen; -1: the last chunk was not seen yet
@@ -115,6 +123,11 @@ class _Chunks:
         self._trailers += 1
         if self._trailers > _MAX_TRAILERS or len(line) > _MAX_LINE or _TRAILER.fullmatch(line) is None:
             raise Refused(400, "A trailer line is malformed.")
+        self._room -= len(line)
+        if self._room >= 0:
+            self.kept.append(line)
+        else:
+            self.kept.clear()
 
 
 def chunk(data: bytes) -> bytes:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from itertools import product
 from typing import NamedTuple
+from urllib.parse import unquote_to_bytes
 
 from batchhub.core.errors import ConfigError
 from batchhub.core.tickets import COOKIE_NAME
 from batchhub.proxy.wire import CHUNKED, RequestHead, ResponseHead
 
-SESSION_COOKIES = frozenset({b"batchhub-session", b"batchhub-xsrf"})
 ACCESS_COOKIE = COOKIE_NAME.encode()
+HUB_COOKIES = b"batchhub-"
+"""Every cookie of the hub has this in its name."""
+
+_TOKEN = re.compile(rb"bh_[0-9A-Za-z_-]{43}")  # a hub's API token, as batchhub.auth.tokens makes them
 
 _HOP = frozenset(
     {
@@ -28,19 +34,21 @@ _HOP = frozenset(
         b"content-length",  # written anew with the framing
     }
 )
-_FORWARDED = frozenset(
+FORWARDED = frozenset(
     {b"forwarded", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port"}
 )
-_IDENTITY = frozenset(
+IDENTITY = frozenset(
     {b"x-real-ip", b"x-scheme", b"x-forwarded-scheme", b"x-forwarded-ssl", b"x-forwarded-prefix", b"x-forwarded-server"}
 )
 # An application that reads headers through CGI variables would take these for the ones above; "proxy" becomes HTTP_PROXY.
 _LOOKALIKES = frozenset(
-    name.replace(b"-", b"_") for name in _FORWARDED | _IDENTITY | {b"transfer-encoding", b"content-length"}
+    b"".join(spelling)
+    for name in FORWARDED | IDENTITY
+    for spelling in product(*((b"-", b"_") if letter == ord("-") else (bytes((letter,)),) for letter in name))
 ) | {b"proxy"}
 _OWNED_DROP = _HOP | {b"service-worker-allowed", b"clear-site-data"}
 """What an application may not send: it shares its origin with the hub, and these would let it read or wipe the hub's pages."""
-_REQUEST_DROP = _HOP | _FORWARDED | _IDENTITY | _LOOKALIKES | {b"host"}
+_REQUEST_DROP = _HOP | FORWARDED | IDENTITY | _LOOKALIKES | {b"host"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,36 +121,45 @@ def request_lines(
     client: Forwarded,
     host: bytes,
     *,
-    secrets: frozenset[bytes],
+    secrets: bytes,
     authorization: bytes | None,
+    owned: bool = False,
 ) -> bytes:
     """The head as it goes to the application.
 
-    ``secrets`` names the cookies that are left out. ``authorization`` ``None`` leaves the client's ``Authorization`` in; anything
-    else replaces it (empty: by nothing).
+    Cookies with ``secrets``, if any, in their name are left out. ``authorization`` ``None`` leaves the client's ``Authorization`` in; anything
+    else replaces it (empty: by nothing). Out of what goes to somebody's server (``owned``) every text that looks like a hub's token is
+    taken, whatever header it stands in: a ``Referer`` repeats addresses. The target is the caller's, see :func:`without_tokens`.
     """
-    lines = [b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (head.method, target, host)]
+    lines = [b"Host: %b\r\n" % host]
     drop = _REQUEST_DROP if head.connection <= _ORDINARY else _REQUEST_DROP | (head.connection - _KEPT)
     for lower, name, value in head.headers:
         if lower in drop or (lower == b"expect" and not head.minor):
             continue
-        if lower == b"cookie":
+        if lower == b"cookie" and secrets:
             cookies = without_cookies(value, secrets)
             if cookies:
                 lines.append(b"%b: %b\r\n" % (name, cookies))
         elif lower != b"authorization" or authorization is None:
             lines.append(b"%b: %b\r\n" % (name, value))
-    if authorization:
-        lines.append(b"Authorization: %b\r\n" % authorization)
-    lines.append(
-        b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\nX-Forwarded-Port: %b\r\n"
-        % (client.client, client.scheme, client.host, client.port)
+    own = b"Authorization: %b\r\n" % authorization if authorization else b""
+    theirs = b"".join(lines)
+    if owned and b"bh_" in theirs:
+        theirs = _TOKEN.sub(b"", theirs)
+    return (
+        b"%b %b HTTP/1.1\r\n%b%bX-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\nX-Forwarded-Port: %b\r\n%b"
+        % (
+            head.method,
+            target,
+            theirs,
+            own,
+            *client,
+            _request_framing(head),
+        )
     )
-    lines.append(_request_framing(head))
-    return b"".join(lines)
 
 
-_ORDINARY = frozenset({b"keep-alive", b"close", b"upgrade", b""})
+_ORDINARY = frozenset({b"keep-alive", b"close", b"upgrade", b"te", b""})
 # A client may not have these taken out by naming them in Connection: they decide who it is and where it goes.
 _KEPT = frozenset({b"cookie", b"authorization", b"origin", b"host", b"sec-fetch-site", b"sec-fetch-mode"})
 
@@ -150,18 +167,30 @@ _KEPT = frozenset({b"cookie", b"authorization", b"origin", b"host", b"sec-fetch-
 def _request_framing(head: RequestHead) -> bytes:
     if head.upgrade:
         return b"Connection: Upgrade\r\nUpgrade: %b\r\n\r\n" % (head.get(b"upgrade") or head.upgrade)
+    end = b"Connection: TE\r\nTE: trailers\r\n\r\n" if head.trailers else b"\r\n"
     if head.length == CHUNKED:
-        return b"Transfer-Encoding: chunked\r\n\r\n"
-    if head.length or head.get(b"content-length") is not None:
-        return b"Content-Length: %d\r\n\r\n" % head.length
-    return b"\r\n"
+        return b"Transfer-Encoding: chunked\r\n" + end
+    return b"Content-Length: %d\r\n%b" % (head.length, end) if head.sized else end
 
 
-def without_cookies(value: bytes, names: frozenset[bytes]) -> bytes:
-    """A Cookie header's value without the named cookies; the others as they came."""
-    if b"batchhub-" not in value:
+def without_cookies(value: bytes, secrets: bytes) -> bytes:
+    """A Cookie header's value without the cookies that have ``secrets`` in their name, in capitals too; the others as they came."""
+    if secrets not in value.lower():
         return value
-    return b";".join(pair for pair in value.split(b";") if pair.partition(b"=")[0].strip() not in names).strip(b"; ")
+    return b";".join(pair for pair in value.split(b";") if secrets not in _cookie_name(pair)).strip(b"; ")
+
+
+def _cookie_name(pair: bytes) -> bytes:
+    """In lower case. ``=NAME=VALUE`` and ``NAME`` are cookies without a name: a browser sends them as if they had this one."""
+    return pair.strip(b' \t="').partition(b"=")[0].lower()
+
+
+def without_tokens(query: bytes) -> bytes:
+    """A query string without the parameters that hold a hub's token: an address is no place for one, and it is not the application's."""
+    if b"bh_" not in query and b"%" not in query:
+        return query
+    kept = [part for part in query[1:].split(b"&") if _TOKEN.search(unquote_to_bytes(part)) is None]
+    return b"?" + b"&".join(kept) if kept else b""
 
 
 def cookies(lines: Sequence[bytes], name: bytes, most: int = 4) -> list[str]:
@@ -176,17 +205,45 @@ def cookies(lines: Sequence[bytes], name: bytes, most: int = 4) -> list[str]:
     return found[:most]
 
 
-def response_lines(head: ResponseHead, *, framing: bytes, owned: bool, extra: bytes = b"") -> bytes:
-    """The head as it goes to the client. An application (``owned``) cannot set the hub's cookies, nor act beyond its own path."""
-    reason = head.reason or b"OK"
-    lines = [b"HTTP/1.1 %d %b\r\n" % (head.status, reason)]
+def response_lines(
+    head: ResponseHead, *, framing: bytes, owned: bool, extra: bytes = b"", trailers: bool = False
+) -> bytes:
+    """The head as it goes to the client. An application (``owned``) cannot set the hub's cookies, nor act beyond its own path.
+
+    ``trailers``: they will be passed on (:func:`last_chunk`), and so may be announced.
+    """
+    lines = [b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason)]
     drop = _OWNED_DROP if owned else _HOP
     if not head.connection <= _ORDINARY:
         drop |= head.connection - {b"set-cookie"}
     for lower, name, value in head.headers:
-        if lower in drop or (owned and lower == b"set-cookie" and value.lstrip().startswith(b"batchhub-")):
-            continue
-        lines.append(b"%b: %b\r\n" % (name, value))
+        if lower not in drop:
+            if not (owned and lower == b"set-cookie" and HUB_COOKIES in _cookie_name(value.partition(b";")[0])):
+                lines.append(b"%b: %b\r\n" % (name, value))
+        elif trailers and lower == b"trailer" and lower not in head.connection:
+            lines.append(b"Trailer: %b\r\n" % value)
     lines.append(extra)
     lines.append(framing)
     return b"".join(lines)
+
+
+def last_chunk(trailers: Sequence[bytes], head: ResponseHead) -> bytes:
+    """The end of a chunked body, with those trailers that can do no harm to one who takes them for headers (RFC 9110 section 6.5.1).
+
+    ``trailers`` are lines that keep to the grammar, ``head`` is their answer's.
+    """
+    kept = []
+    for line in trailers:
+        name = line.partition(b":")[0].lower()
+        if name not in head.connection and _NO_TRAILER.fullmatch(name) is None:
+            kept.append(line + b"\r\n")
+    return b"0\r\n%b\r\n" % b"".join(kept)
+
+
+# Framing, routing, credentials, request modifiers, response controls and what describes the content; with a safe margin.
+_NO_TRAILER = re.compile(
+    rb"(?:content|access-control|proxy|sec|x-forwarded|x-frame|cross-origin|if|www)-.*|.*(?:cookie|authorization|authenticat).*|.*_.*"
+    rb"|accept.*|age|allow|alt-svc|cache-control|clear-site-data|connection|date|expect|expires|forwarded|host|keep-alive|location|max-forwards"
+    rb"|origin.*|pragma|range|refer+er.*|refresh|retry-after|service-worker.*|set-.*|strict-transport-security|te|trailer|transfer-encoding"
+    rb"|upgrade.*|vary|via|warning"
+)

@@ -73,13 +73,20 @@ def whole(code: int, kind: str, body: bytes, head: RequestHead | None, *, close:
     return lines if head is not None and head.method == b"HEAD" else lines + body
 
 
-def redirect(url: str, head: RequestHead, *, close: bool) -> bytes:
-    """302 to an address of our own making."""
+def bare(code: int, *, close: bool) -> bytes:
+    """A status and nothing else."""
+    reason, last = HTTPStatus(code).phrase.encode(), b"Connection: close\r\n" if close else b""
+    return b"HTTP/1.1 %d %b\r\nContent-Length: 0\r\n%b\r\n" % (code, reason, last)
+
+
+def redirect(url: str, head: RequestHead, *, close: bool, code: int = 302, cookie: str = "") -> bytes:
+    """To an address of our own making, with a Set-Cookie value if one is given."""
+    own = b"Set-Cookie: %b\r\n" % cookie.encode("ascii") if cookie else b""
     return whole(
-        302,
+        code,
         "text/plain",
         b"",
         head,
         close=close,
-        extra=b"Location: %b\r\nCache-Control: no-store\r\n" % url.encode("ascii"),
+        extra=b"Location: %b\r\nCache-Control: no-store\r\n%b" % (url.encode("ascii"), own),
     )

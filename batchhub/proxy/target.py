@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
 from batchhub.core.errors import BadInput
@@ -25,6 +25,16 @@ class Target:
     cluster: str = ""
     kind: str = ""
     account: str = ""
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Hash once: the pool looks a target up twice for each request."""
+        fields = (self.endpoint, self.prefix, self.tls, self.cluster, self.kind, self.account)
+        object.__setattr__(self, "_hash", hash(fields))
+
+    def __hash__(self) -> int:
+        """By all fields, as equality is."""
+        return self._hash
 
     @property
     def authority(self) -> str:

@@ -6,15 +6,14 @@ A connection is an ``asyncio.Protocol`` in shape only: its bytes may come throug
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Callable, Mapping
-from enum import IntEnum
-from typing import Protocol, TypeVar, cast
+from typing import Final, Protocol, TypeVar, cast
 
 from batchhub.core.errors import TunnelError
 from batchhub.core.ports import Stream, StreamHandler, Tunnel
 from batchhub.proxy.framing import Body
 from batchhub.proxy.target import Target
+from batchhub.proxy.tls import ClientTLS, client_context
 from batchhub.proxy.wire import END, Refused, ResponseHead, parse_response
 
 H = TypeVar("H", bound=StreamHandler)
@@ -51,15 +50,15 @@ class Consumer(Protocol):
         """It does again."""
 
 
-class State(IntEnum):
-    """Where a connection is."""
+class State:
+    """Where a connection is. Plain numbers, as :class:`~batchhub.proxy.exchange.Stage` is."""
 
-    IDLE = 0
-    HEAD = 1
-    BODY = 2
-    DONE = 3
-    RAW = 4
-    DEAD = 5
+    IDLE: Final = 0
+    HEAD: Final = 1
+    BODY: Final = 2
+    DONE: Final = 3
+    RAW: Final = 4
+    DEAD: Final = 5
 
 
 class Upstream:
@@ -83,7 +82,7 @@ class Upstream:
 
     def __init__(self, target: Target, pool: Pool, head_limit: int) -> None:
         self.target = target
-        self.state = State.IDLE
+        self.state: int = State.IDLE
         self.uses = 0
         self.idle_since = 0.0
         self.reusable = True
@@ -112,8 +111,12 @@ class Upstream:
             self._transport.write(data)
 
     def write_eof(self) -> None:
-        """End our direction."""
-        if self._transport is not None and not self._transport.is_closing():
+        """End our direction. TLS has no half-closed connections: there it ends the whole."""
+        if self._transport is None or self._transport.is_closing():
+            return
+        if self.target.tls:
+            self._transport.close()
+        else:
             self._transport.write_eof()
 
     def hold(self) -> None:
@@ -131,11 +134,18 @@ class Upstream:
     def raw(self) -> None:
         """From now on bytes are passed as they come."""
         self.state = State.RAW
+        self._body = None
+        self._buffer = b""
+
+    @property
+    def stream(self) -> Stream:
+        """What the bytes go through; there from when it is open."""
+        return cast("Stream", self._transport)
 
     def done(self) -> None:
         """The exchange is over: keep the connection for another, if that can be."""
         self._consumer = None
-        if self.state is State.DONE and self.reusable:
+        if self.state == State.DONE and self.reusable:
             self.state = State.IDLE
             self.release()
             self._pool.put(self)
@@ -156,9 +166,14 @@ class Upstream:
             self._transport.abort()
 
     @property
+    def trailers(self) -> list[bytes]:
+        """The lines after the last chunk of the answer just read."""
+        return [] if self._body is None else self._body.trailers
+
+    @property
     def alive(self) -> bool:
         """Whether a request can be sent."""
-        return self.state is State.IDLE and self._transport is not None and not self._transport.is_closing()
+        return self.state == State.IDLE and self._transport is not None and not self._transport.is_closing()
 
     # ------------------------------------------------------------ for the stream
 
@@ -173,7 +188,7 @@ class Upstream:
             self._pool.drop(self)  # an idle connection on which something arrives is not to be trusted
             self.abort()
             return
-        if self.state is State.RAW:
+        if self.state == State.RAW:
             consumer.answer_data(data)
             return
         try:
@@ -185,11 +200,11 @@ class Upstream:
 
     def _read(self, data: bytes, consumer: Consumer) -> None:
         while data:
-            if self.state is State.HEAD:
+            if self.state == State.HEAD:
                 data = self._read_head(data, consumer)
-            elif self.state is State.BODY and self._body is not None:
+            elif self.state == State.BODY and self._body is not None:
                 data = self._read_body(data, consumer)
-            elif self.state is State.RAW:
+            elif self.state == State.RAW:
                 consumer.answer_data(data)
                 return
             else:
@@ -207,16 +222,23 @@ class Upstream:
         self._buffer = b""
         head = parse_response(data[: end + 4], self._method)
         rest = data[end + 4 :]
-        if head.status >= 200:
-            self.reusable = not head.close
-            self._body = Body(head.length)
-            self.state = State.BODY
+        if head.status < 200:
             consumer.answered(head)
-            if self._body.done:
-                self._finish(rest, consumer)
-                return b""
-        else:
+            return rest
+        self.reusable = not head.close
+        self.state = State.BODY
+        if len(rest) == head.length:  # all came in one piece, as most answers do: nobody has to find the body's end
+            self._body = None
             consumer.answered(head)
+            if rest:
+                consumer.answer_data(rest)
+            self._finish(b"", consumer)
+            return b""
+        self._body = Body(head.length)
+        consumer.answered(head)
+        if self._body.done:
+            self._finish(rest, consumer)
+            return b""
         return rest
 
     def _read_body(self, data: bytes, consumer: Consumer) -> bytes:
@@ -232,7 +254,7 @@ class Upstream:
         return rest
 
     def _finish(self, rest: bytes, consumer: Consumer) -> None:
-        if self.state is State.BODY:
+        if self.state == State.BODY:
             self.state = State.DONE
             self.reusable = self.reusable and not rest
             consumer.answer_end()
@@ -245,28 +267,29 @@ class Upstream:
 
     def eof_received(self) -> bool | None:
         """The application will send no more."""
-        if self.state is State.RAW and self._consumer is not None:
+        if self.state == State.RAW and self._consumer is not None:
             self._consumer.answer_eof()
-            return True
+            return not self.target.tls
         return None
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The stream is gone."""
         consumer, state = self._consumer, self.state
-        if state is State.IDLE:
+        if state == State.IDLE:
             self._pool.drop(self)
         self._consumer = None
         self.state = State.DEAD
         if consumer is None:
             return
-        if state is State.BODY and exc is None and self._body is not None and self._body.close():
+        if state == State.BODY and exc is None and self._body is not None and self._body.close():
             self.reusable = False
             consumer.answer_end()
             consumer.answer_flush()
-        elif state is State.DONE:
+        elif state == State.DONE:
             self.reusable = False
         else:
-            consumer.broken(Refused(502, "The application closed the connection before its answer was whole."))
+            cause = f" {exc}" if isinstance(exc, TunnelError) else ""
+            consumer.broken(Refused(502, f"The application closed the connection before its answer was whole.{cause}"))
 
     def pause_writing(self) -> None:
         """The application does not keep up."""
@@ -300,7 +323,9 @@ class Pool:
 
     def put(self, upstream: Upstream) -> None:
         """Keep it for another request, unless there are enough."""
-        idle = self._idle.setdefault(upstream.target, [])
+        idle = self._idle.get(upstream.target)
+        if idle is None:
+            idle = self._idle[upstream.target] = []
         if len(idle) >= self._size or not upstream.alive:
             upstream.abort()
             return
@@ -332,14 +357,20 @@ class Pool:
         self.sweep(float("inf"))
 
 
+_SYSTEM = ClientTLS()
+
+
 class Opener:
     """Opens a byte stream to a target, through its tunnel or by dialling it."""
 
-    __slots__ = ("_deadline", "tunnels")
+    __slots__ = ("_client", "_deadline", "_secure", "tunnels")
 
-    def __init__(self, tunnels: Tunnels, deadline: float) -> None:
+    def __init__(self, tunnels: Tunnels, deadline: float, client: ClientTLS = _SYSTEM) -> None:
+        """Raises ConfigError when a certificate that is named cannot be used."""
         self.tunnels = tunnels
         self._deadline = deadline
+        self._client = client
+        self._secure = None if client == _SYSTEM else client_context(client)
 
     async def open(self, target: Target, handler: Callable[[], H]) -> H:
         """Open, within the deadline. Raises TunnelError with the cause in words."""
@@ -347,7 +378,7 @@ class Opener:
             async with asyncio.timeout(self._deadline or None):
                 if target.cluster or target.kind:
                     return await self._tunnel(target).open(handler, target.endpoint, target.account)
-                return await _dial(target, handler)
+                return await self._dial(target, handler)
         except TimeoutError as error:
             raise TunnelError(f"{target.authority} did not answer within {self._deadline:.0f} seconds.") from error
 
@@ -359,18 +390,19 @@ class Opener:
                 f"There is no tunnel of kind {target.kind!r} to the cluster {target.cluster!r}."
             ) from None
 
-
-async def _dial(target: Target, handler: Callable[[], H]) -> H:
-    loop = asyncio.get_running_loop()
-    factory = cast("Callable[[], asyncio.Protocol]", handler)
-    where = target.endpoint
-    try:
-        if where.socket:
-            _, made = await loop.create_unix_connection(factory, where.socket)
-        else:
-            context = ssl.create_default_context() if target.tls else None
-            _, made = await loop.create_connection(factory, where.host, where.port, ssl=context)
-    except OSError as error:
-        name = where.socket or target.authority
-        raise TunnelError(f"{name} cannot be reached: {error.strerror or error}.") from error
-    return cast("H", made)
+    async def _dial(self, target: Target, handler: Callable[[], H]) -> H:
+        loop = asyncio.get_running_loop()
+        factory = cast("Callable[[], asyncio.Protocol]", handler)
+        where = target.endpoint
+        if target.tls and self._secure is None:
+            self._secure = client_context(self._client)
+        secure = self._secure if target.tls else None
+        try:
+            if where.socket:
+                _, made = await loop.create_unix_connection(factory, where.socket)
+            else:
+                _, made = await loop.create_connection(factory, where.host, where.port, ssl=secure)
+        except OSError as error:
+            name = where.socket or target.authority
+            raise TunnelError(f"{name} cannot be reached: {error.strerror or error}.") from error
+        return cast("H", made)

@@ -1,33 +1,47 @@
 """Message heads: where one ends, what it says, and the refusal of every head that two readers could read differently.
 
-Each head is read twice: a strict pattern admits only header lines of RFC 9112's grammar (no bare CR or LF, no folding, no space before
-the colon, no control characters), then llhttp, through httptools, takes it apart. Both must agree to it. Bodies are none of this
-module's business; it only says how they are framed.
+One pattern, RFC 9112's grammar with nothing optional left in, admits a head whole or not at all: no bare CR or LF, no folding, no space before
+the colon, no control characters, single spaces in the first line. What is admitted is taken apart by the same characters, so there is
+nothing in between to disagree about; the tests hold it against two independent readers, h11 and llhttp. Bodies are none of this module's
+business; it only says how they are framed.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import NamedTuple
-
-import httptools
 
 from batchhub.core.errors import HubError
 
 END = b"\r\n\r\n"
 
-_FIELDS = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*\r\n)*")
+_FIELDS = rb"((?:[!#$%&'*+\-.^_`|~0-9A-Za-z]++:[\t\x20-\x7e\x80-\xff]*+\r\n)*+)\r\n"
+_REQUEST = re.compile(rb"([A-Z][A-Z\-]{0,23}+) ([!\"$-~]++) HTTP/1\.([01])\r\n" + _FIELDS)
+_RESPONSE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*+))?\r\n" + _FIELDS)
+_FOLLOW_UP = re.compile(rb"([A-Z][A-Z\-]{0,23}+) (/[!\"$-~]*+) HTTP/1\.([01])")
+_FIRST_LINE = re.compile(rb"[!-~]++ [!-~]++(?: HTTP/(?!1\.[01]\r)[0-9]\.[0-9])?\r\n")
 _BARE = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)|\n[\t ]|\x00")
 _HOST = re.compile(rb"[A-Za-z0-9.\-_~%]+(?::[0-9]{0,5})?|\[[0-9A-Fa-f:.]+\](?::[0-9]{0,5})?")
-_ABSOLUTE = re.compile(rb"https?://([^/?#@]+)(.*)", re.IGNORECASE | re.DOTALL)
+_ABSOLUTE = re.compile(rb"https?://([^/?#@]+)((?:[/?].*)?)", re.IGNORECASE | re.DOTALL)
 _LENGTH = re.compile(rb"[0-9]{1,18}")
+_FIELDS_ALONE = re.compile(_FIELDS)
+# Blanks around these two values are legal, and no client writes them but to find out who reads them differently.
+_PLAINLY = re.compile(rb"(?:\A|\n)(?:content-length: ?[^\s]++|transfer-encoding: ?[^\s]++)\r\n", re.IGNORECASE)
+_NOT_OFFERED = frozenset({b"CONNECT", b"TRACE"})
 
-_DECISIVE = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"upgrade"})
+MAX_FIELDS = 200
+"""Header lines in one head."""
+
+_DECISIVE = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"upgrade", b"te"}) | {
+    b"content_length",  # an application that reads headers through CGI variables takes these two for the real ones
+    b"transfer_encoding",
+}
+_COMMON = {word: frozenset({word.lower()}) for word in (b"keep-alive", b"Keep-Alive", b"close", b"Upgrade", b"upgrade")}
+_NONE: frozenset[bytes] = frozenset()
 
 Header = tuple[bytes, bytes, bytes]
-"""Lower-case name, name as it came, value."""
+"""Lower-case name, name as it came, value without the blanks around it."""
 
 CHUNKED = -1
 """``length`` of a message whose body comes in chunks."""
@@ -44,9 +58,10 @@ class Refused(HubError):
 
 
 class RequestHead(NamedTuple):
-    """A request's first part. ``length`` is the body's, or :data:`CHUNKED`.
+    """A request's first part. ``length`` is the body's, or :data:`CHUNKED`; ``sized``: it was given, be it 0.
 
     ``path`` is as it came, without ``query`` (which holds its ``?``). ``upgrade`` is the protocol asked for, lower-case, or empty.
+    ``trailers``: the client reads trailers after a chunked answer.
     """
 
     method: bytes
@@ -59,10 +74,15 @@ class RequestHead(NamedTuple):
     close: bool
     upgrade: bytes
     connection: frozenset[bytes]
+    sized: bool
+    trailers: bool
 
     def get(self, name: bytes) -> bytes | None:
         """The first header of this lower-case name."""
-        return next((value for lower, _, value in self.headers if lower == name), None)
+        for lower, _, value in self.headers:
+            if lower == name:
+                return value
+        return None
 
     def all(self, name: bytes) -> list[bytes]:
         """Every header of this lower-case name."""
@@ -80,26 +100,6 @@ class ResponseHead(NamedTuple):
     connection: frozenset[bytes]
 
 
-class _Collector:
-    """What httptools calls while it reads a head."""
-
-    __slots__ = ("headers", "reason", "target")
-
-    def __init__(self) -> None:
-        self.headers: list[Header] = []
-        self.target = b""
-        self.reason = b""
-
-    def on_url(self, part: bytes) -> None:
-        self.target += part
-
-    def on_status(self, part: bytes) -> None:
-        self.reason += part
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.lower(), name, value))
-
-
 def suspicious(part: bytes, start: int) -> bool:
     """Whether an unfinished head holds, from ``start`` on, what no head may hold: then there is no use in waiting for its end."""
     return _BARE.search(part, start) is not None
@@ -107,90 +107,115 @@ def suspicious(part: bytes, start: int) -> bool:
 
 def parse_request(head: bytes) -> RequestHead:
     """Read a whole request head, its empty line included. Raises :class:`Refused`."""
-    _strict(head)
-    seen = _Collector()
-    parser = httptools.HttpRequestParser(seen)
-    try:
-        with suppress(httptools.HttpParserUpgrade):
-            parser.feed_data(head)
-    except httptools.HttpParserError as error:
-        raise Refused(400, f"The request cannot be read: {error}.") from error
-    method, version = parser.get_method(), parser.get_http_version()
-    if version not in {"1.1", "1.0"}:
-        raise Refused(505, "Only HTTP/1.1 and HTTP/1.0 are spoken here.")
-    if method in {b"CONNECT", b"TRACE"}:
+    match = _REQUEST.fullmatch(head)
+    if match is None:
+        raise _unreadable(head)
+    method, target, version, lines = match.groups()
+    if method in _NOT_OFFERED:
         raise Refused(405, "CONNECT and TRACE are not offered here.")
-    minor = int(version[2])
-    found = _decisive(seen.headers)
-    connection = _connection(found)
-    host, path, query = _target(seen.target, _host(found, minor))
-    length = _request_length(found, minor)
+    headers, found = _fields(lines)
+    minor = 1 if version == b"1" else 0
+    connection = _connection(found.get(b"connection"))
+    host, path, query = _target(target, _host(found.get(b"host"), minor))
+    lengths, codings = found.get(b"content-length"), found.get(b"transfer-encoding")
+    length = _request_length(lengths, codings, minor, lines) if lengths or codings else 0
     upgrade = _upgrade(found) if b"upgrade" in connection and minor and not length else b""
+    trailers = b"te" in found and minor == 1 and _takes_trailers(found[b"te"])
+    close = not minor or b"close" in connection
     return RequestHead(
-        method, path, query, minor, host, seen.headers, length, not minor or b"close" in connection, upgrade, connection
+        method, path, query, minor, host, headers, length, close, upgrade, connection, lengths is not None, trailers
     )
+
+
+def follow_up(line: bytes, before: RequestHead) -> RequestHead | None:
+    """The head that has this first line above the very header lines of ``before``; ``None`` if they have to be read again.
+
+    ``before`` had a path for its target, not an address.
+    """
+    match = _FOLLOW_UP.fullmatch(line)
+    if match is None or match[1] != before.method or (match[3] == b"1") != bool(before.minor):
+        return None
+    path, mark, query = match[2].partition(b"?")
+    return RequestHead(before.method, path, mark + query, *before[3:])
 
 
 def parse_response(head: bytes, method: bytes) -> ResponseHead:
     """Read a whole response head to a request of this method. Raises :class:`Refused` (502)."""
+    match = _RESPONSE.fullmatch(head)
     try:
-        _strict(head)
-        seen = _Collector()
-        parser = httptools.HttpResponseParser(seen)
-        with suppress(httptools.HttpParserUpgrade):
-            parser.feed_data(head)
-        version, status = parser.get_http_version(), parser.get_status_code()
-        if version not in {"1.1", "1.0"} or not 100 <= status <= 599:
-            raise Refused(502, f"it speaks HTTP/{version} with status {status}.")
-        found = _decisive(seen.headers)
-        connection = _connection(found)
-        length = _response_length(found, status, method)
-    except httptools.HttpParserError as error:
-        raise Refused(502, f"The application's answer cannot be read: {error}.") from error
+        if match is None:
+            raise _unreadable(head, answer=True)
+        version, code, reason, lines = match.groups()
+        status = int(code)
+        headers, found = _fields(lines)
+        lengths, codings = found.get(b"content-length"), found.get(b"transfer-encoding")
+        length = _response_length(lengths, codings, status, method)
     except Refused as error:
         raise Refused(502, f"The application's answer cannot be read: {error}") from error
-    close = b"close" in connection or (version == "1.0" and b"keep-alive" not in connection) or length == UNTIL_CLOSE
-    return ResponseHead(status, seen.reason, seen.headers, length, close, connection)
+    connection = _connection(found.get(b"connection"))
+    # Framing that contradicts the status or the version is not trusted to end where it says (RFC 9112 section 6.1).
+    odd = (codings is not None and version == b"0") or (
+        (status < 200 or status == 204) and (codings is not None or lengths not in {None, (b"0",)})
+    )
+    old = version == b"0" and b"keep-alive" not in connection
+    close = odd or old or length == UNTIL_CLOSE or b"close" in connection
+    return ResponseHead(status, reason or b"", headers, length, close, connection)
 
 
-def _strict(head: bytes) -> None:
-    start = head.find(b"\r\n") + 2
-    if b"\n" in head[: start - 2] or _FIELDS.fullmatch(head, start, len(head) - 2) is None:
-        raise Refused(
-            400, "A header line is malformed (bare CR or LF, folding, control character or space before the colon)."
-        )
+def _unreadable(head: bytes, *, answer: bool = False) -> Refused:
+    """Why the pattern does not admit this head."""
+    if not answer and _FIRST_LINE.match(head):
+        return Refused(505, "Only HTTP/1.1 and HTTP/1.0 are spoken here.")
+    lines = head.partition(b"\r\n")[2]
+    if _FIELDS_ALONE.fullmatch(lines) is not None:
+        return Refused(400, f"Its first line is not {'an answer' if answer else 'a request'} in HTTP/1.1.")
+    return Refused(
+        400, "A header line is malformed (bare CR or LF, folding, control character or space before the colon)."
+    )
 
 
-def _decisive(headers: list[Header]) -> dict[bytes, list[bytes]]:
-    """The values of the headers that decide about framing and routing."""
-    found: dict[bytes, list[bytes]] = {}
-    for name, _, value in headers:
-        if name in _DECISIVE:
-            found.setdefault(name, []).append(value)
-    return found
+def _fields(lines: bytes) -> tuple[list[Header], dict[bytes, tuple[bytes, ...]]]:
+    """The header lines taken apart, and the values of those that decide about framing and routing."""
+    headers: list[Header] = []
+    found: dict[bytes, tuple[bytes, ...]] = {}
+    for line in lines.split(b"\r\n"):
+        name, colon, value = line.partition(b":")
+        if colon:  # the piece after the last line is empty
+            lower, value = name.lower(), value.strip()
+            headers.append((lower, name, value))
+            if lower in _DECISIVE:
+                if b"_" in lower:
+                    raise Refused(400, "A header's name is Content-Length or Transfer-Encoding with an underscore.")
+                found[lower] = (*found.get(lower, ()), value)
+    if len(headers) > MAX_FIELDS:
+        raise Refused(431, f"The head has more than {MAX_FIELDS} header lines.")
+    return headers, found
 
 
-def _connection(found: Mapping[bytes, list[bytes]]) -> frozenset[bytes]:
-    lines = found.get(b"connection")
-    if not lines:
-        return frozenset()
-    return frozenset(word.strip().lower() for word in b",".join(lines).split(b","))
+def _connection(lines: tuple[bytes, ...] | None) -> frozenset[bytes]:
+    if lines is None:
+        return _NONE
+    known = _COMMON.get(lines[0]) if len(lines) == 1 else None
+    return known or frozenset(word.strip().lower() for word in b",".join(lines).split(b","))
 
 
-def _upgrade(found: Mapping[bytes, list[bytes]]) -> bytes:
+def _upgrade(found: Mapping[bytes, tuple[bytes, ...]]) -> bytes:
     offered = b",".join(found.get(b"upgrade", ())).strip().lower()
     # HTTP/2 by upgrade would carry requests past every check made here.
     return b"" if offered.startswith((b"h2", b"http", b"tls")) or b"," in offered else offered
 
 
-def _host(found: Mapping[bytes, list[bytes]], minor: int) -> bytes:
-    hosts = found.get(b"host", [])
-    if len(hosts) > 1:
-        raise Refused(400, "The request has more than one Host header.")
-    if not hosts:
+def _takes_trailers(lines: tuple[bytes, ...]) -> bool:
+    return any(word.strip().lower() == b"trailers" for word in b",".join(lines).split(b","))
+
+
+def _host(hosts: tuple[bytes, ...] | None, minor: int) -> bytes:
+    if hosts is None:
         if minor:
             raise Refused(400, "The request has no Host header.")
         return b""
+    if len(hosts) > 1:
+        raise Refused(400, "The request has more than one Host header.")
     if _HOST.fullmatch(hosts[0]) is None or len(hosts[0]) > 300:
         raise Refused(400, "The Host header is not a host name.")
     return hosts[0]
@@ -208,8 +233,11 @@ def _target(target: bytes, host: bytes) -> tuple[bytes, bytes, bytes]:
     return host, path, mark + query
 
 
-def _request_length(found: Mapping[bytes, list[bytes]], minor: int) -> int:
-    lengths, codings = found.get(b"content-length", ()), found.get(b"transfer-encoding", ())
+def _request_length(
+    lengths: tuple[bytes, ...] | None, codings: tuple[bytes, ...] | None, minor: int, lines: bytes
+) -> int:
+    if _PLAINLY.search(lines) is None:
+        raise Refused(400, "Content-Length or Transfer-Encoding is not written plainly: one space, then the value.")
     if codings:
         if lengths or not minor or len(codings) > 1 or codings[0].lower() != b"chunked":
             raise Refused(
@@ -223,11 +251,12 @@ def _request_length(found: Mapping[bytes, list[bytes]], minor: int) -> int:
     return int(lengths[0])
 
 
-def _response_length(found: Mapping[bytes, list[bytes]], status: int, method: bytes) -> int:
-    lengths, codings = found.get(b"content-length", ()), found.get(b"transfer-encoding", ())
+def _response_length(
+    lengths: tuple[bytes, ...] | None, codings: tuple[bytes, ...] | None, status: int, method: bytes
+) -> int:
     if codings and (lengths or len(codings) > 1 or codings[0].lower() != b"chunked"):
         raise Refused(502, "its Transfer-Encoding is not exactly 'chunked', or Content-Length is there as well.")
-    if len(lengths) > 1 or (lengths and _LENGTH.fullmatch(lengths[0]) is None):
+    if lengths and (len(lengths) > 1 or _LENGTH.fullmatch(lengths[0]) is None):
         raise Refused(502, "its Content-Length is not one number.")
     if method == b"HEAD" or status < 200 or status in {204, 304}:
         return 0

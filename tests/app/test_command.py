@@ -14,7 +14,7 @@ def test_help_is_a_page_one_can_read(shell) -> None:
     assert lines[0] == "Usage: batchhub [options]"
     assert len(lines) < 50
     assert max(map(len, lines)) <= 120
-    for command in ("hub", "proxy", "stop", "demo", "render", "db", "config", "hash-password"):
+    for command in ("hub", "proxy", "reload", "stop", "demo", "render", "db", "config", "hash-password"):
         assert re.search(rf"^  {command} +[A-Z].*\.$", shown.stdout, re.MULTILINE)
     for option in ("-f, --config=FILE", "--log-level=LEVEL", "--state-dir=DIR", "--ip=ADDRESS", "--port=PORT"):
         assert option in shown.stdout

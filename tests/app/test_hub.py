@@ -12,7 +12,7 @@ import pytest
 from batchhub.app import hub as module
 from batchhub.app.hub import Hub
 from batchhub.control.tasks import Tasks
-from batchhub.core.errors import StoreUnavailable, Unreachable
+from batchhub.core.errors import StoreUnavailable
 
 
 def a_hub(**parts: Any) -> Hub:
@@ -22,32 +22,6 @@ def a_hub(**parts: Any) -> Hub:
     for name, part in parts.items():
         setattr(made, name, part)
     return made
-
-
-class Proxy:
-    """Does not answer the first ``deaf`` times."""
-
-    def __init__(self, deaf: int) -> None:
-        self.deaf = deaf
-        self.ended: list[str] = []
-
-    async def revoke(self, session: str) -> None:
-        if self.deaf:
-            self.deaf -= 1
-            raise Unreachable("The proxy does not answer.")
-        self.ended.append(session)
-
-
-async def test_a_proxy_that_was_away_is_told_of_ended_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_TELL_AGAIN", 0.0)
-    proxy = Proxy(deaf=3)
-    hub = a_hub(routes=proxy)
-    await hub._revoked(("a", "b"))
-    assert proxy.ended == []
-    async with asyncio.timeout(10):
-        while proxy.ended != ["a", "b"]:
-            await asyncio.sleep(0)
-    await hub._tasks.close()
 
 
 async def test_keeping_house_outlives_the_databases_pauses(

@@ -14,6 +14,7 @@ from batchhub.config.clusters import ClusterSettings
 from batchhub.core.errors import BadInput, ConfigError
 from batchhub.core.forms import Profile
 from batchhub.core.handshake import Connection, start_token
+from batchhub.core.hosts import read_origin
 from batchhub.core.model import Endpoint, Server, ServerId, UserName
 from batchhub.job.applications import BUILT_IN
 
@@ -176,3 +177,19 @@ def test_what_was_not_asked_is_the_schedulers_to_decide() -> None:
 def test_lsfs_unit_of_memory_comes_from_the_dialects_options() -> None:
     lsf = hpc(scheduler="lsf", scheduler_options={"unit_for_limits": "MB"})
     assert _context(SERVER, lsf, PROFILE, "/h", "/h/d").memory_unit == "MB"
+
+
+# ---------------------------------------------------------------- hosts of their own
+
+
+def test_with_sub_domains_a_route_has_its_host_and_the_application_knows_the_hubs() -> None:
+    site = Site((hpc(),), (PROFILE,), BUILT_IN, (), read_origin("https://hub.example.org:8443"))
+    made = SiteJobBuilder(site, bytes(32))
+    ready = replace(SERVER, endpoint=Endpoint("n1", 40000))
+    assert made.route(ready).host == "alice.hub.example.org"
+    assert made.route(replace(ready, name="big")).host == "alice--big.hub.example.org"
+    launch = made.build(SERVER, "/home/alice").files["launch.json"]
+    assert b"'hubHost':'https://hub.example.org:8443'" in launch
+    plain = builder(hpc())
+    assert plain.route(ready).host == ""
+    assert b"'hubHost':''" in plain.build(SERVER, "/home/alice").files["launch.json"]

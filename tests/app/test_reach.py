@@ -6,10 +6,50 @@ import http.server
 import threading
 import urllib.request
 from contextlib import closing
+from datetime import UTC, datetime
 
 import pytest
 
-from batchhub.app.reach import ask_directly
+from batchhub.app.reach import ask_directly, make_tunnels
+from batchhub.config.clusters import read_clusters
+from batchhub.core.errors import ConfigError
+from batchhub.tunnel.chain import ChainTunnel
+from batchhub.tunnel.direct import DirectTunnel
+from batchhub.tunnel.login import LoginTunnel
+from batchhub.tunnel.node import NodeTunnel
+
+SSH = {"transport": "ssh", "ssh": {"host": "login1", "known_hosts": "login1 ssh-ed25519 AAAA"}}
+
+
+def utc() -> datetime:
+    return datetime(2026, 1, 2, tzinfo=UTC)
+
+
+async def test_tunnels_by_cluster_and_kind() -> None:
+    ready = DirectTunnel()
+    clusters = read_clusters(
+        {
+            "a": SSH,
+            "b": {**SSH, "tunnel": "node"},
+            "c": {**SSH, "tunnel": ["login", "node", "reverse"]},
+            "d": {"tunnel": "reverse"},
+            "e": {},
+        }
+    )
+    tunnels = make_tunnels(clusters, utc, {"reverse": ready})
+    kinds = {"a": "login", "b": "node", "c": "login,node,reverse", "d": "reverse", "e": "direct"}
+    assert set(tunnels) == set(kinds.items())
+    assert isinstance(tunnels["a", "login"], LoginTunnel)
+    assert isinstance(tunnels["b", "node"], NodeTunnel)
+    assert isinstance(tunnels["c", "login,node,reverse"], ChainTunnel)
+    assert tunnels["d", "reverse"] is ready
+    for tunnel in tunnels.values():
+        await tunnel.close()
+
+
+def test_a_kind_that_nobody_has() -> None:
+    with pytest.raises(ConfigError, match="cluster 'a', tunnel: 'nod' is not known; did you mean 'node'"):
+        make_tunnels(read_clusters({"a": {**SSH, "tunnel": "nod"}}), utc)
 
 
 class Hello(http.server.BaseHTTPRequestHandler):

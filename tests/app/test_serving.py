@@ -73,6 +73,15 @@ def test_the_proxy_outlives_the_hub_and_is_found_again(shell, ports) -> None:
     assert third.wait(15) == 0
     assert alive(pid)
 
+    # A reload makes it the program and the configuration that are there now, in the same process.
+    log = shell.home / "state" / "proxy.log"
+    assert f"The proxy (pid {pid}) was told to reload" in shell("reload").stdout
+    wait_for(lambda: "of before the reload has ended" in log.read_text(), "the former worker ends")
+    assert alive(pid)
+    with pytest.raises(urllib.error.HTTPError) as still_away:
+        urllib.request.urlopen(public, timeout=5)
+    still_away.value.close()
+
     assert f"The proxy (pid {pid}) was told to end." in shell("stop").stdout
     wait_for(lambda: not alive(pid), "the proxy ends")
     assert shell("stop").stdout == "No detached proxy is running.\n"
@@ -147,6 +156,7 @@ def test_stop_leaves_a_recycled_number_alone(inside) -> None:
     (inside.home / "state").mkdir(mode=0o700)
     for content in (str(os.getpid()), "no number", "999999999"):
         (inside.home / "state" / "proxy.pid").write_text(content)
+        assert inside("reload").stdout == "No detached proxy is running.\n"
         assert inside("stop").stdout == "No detached proxy is running.\n"
 
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from batchhub.app.site import load_authenticator, load_extension, make_dialect, read_site
+from batchhub.app.site import load_authenticator, load_extension, make_dialect, over_https, read_site
 from batchhub.auth.dictionary import DictionaryAuthenticator
 from batchhub.config.clusters import ClusterSettings
-from batchhub.config.traits import BatchHub
+from batchhub.config.traits import BatchHub, Proxy
 from batchhub.core.errors import ConfigError
 
 SOCKET = {"argv": [], "socket_argv": ["app", "--socket={socket}"], "scheme": ""}
@@ -50,7 +50,11 @@ def test_toml_and_traits_are_added_up(tmp_path) -> None:
         ({"profiles": [{"name": "p", "application": "code-server"}]}, "listens on a Unix socket"),
         (
             {"applications": {"x": SOCKET}, "profiles": [{"name": "p", "application": "x"}]},
-            "listens on a Unix socket, which no tunnel of this version reaches",
+            "which a tunnel of kind 'direct' does not reach on another machine: cluster 'hpc' needs tunnel = 'node' or 'reverse'.",
+        ),
+        (
+            {"clusters": {"hpc": {"tunnel": "revers"}}},
+            "cluster 'hpc', tunnel: 'revers' is not known; did you mean 'reverse'?",
         ),
     ],
 )
@@ -64,6 +68,30 @@ def test_a_socket_on_this_machine_is_fine() -> None:
     here = {"here": {"scheduler": "local"}}
     found = site(clusters=here, applications={"x": SOCKET}, profiles=[{"name": "p", "application": "x"}])
     assert found.applications["x"].socket_argv
+
+
+def test_a_socket_on_a_node_that_a_tunnel_ends_on_is_fine() -> None:
+    ssh = {"host": "login1", "known_hosts": "/etc/batchhub/known_hosts"}
+    there = {"there": {"transport": "ssh", "ssh": ssh, "tunnel": ["login", "node"]}}
+    found = site(clusters=there, applications={"x": SOCKET}, profiles=[{"name": "p", "application": "x"}])
+    assert found.profile("p").application == "x"
+
+
+def test_the_hubs_own_address_is_read() -> None:
+    assert site().origin is None
+    assert site(subdomain_host="https://Hub.example.org").origin.text == "https://hub.example.org"
+    with pytest.raises(ConfigError, match=r"c\.BatchHub\.subdomain_host: 'hub\.example\.org': 'https://NAME' or"):
+        site(subdomain_host="hub.example.org")
+
+
+@pytest.mark.parametrize("tls", [{"ssl_cert": "c"}, {"https_in_front": True}, {}])
+def test_the_hubs_address_and_tls_must_agree(tls: dict[str, Any]) -> None:
+    proxy = Proxy(**tls)
+    assert over_https(proxy, None) == bool(tls)
+    fits, not_ = ("https", "http") if tls else ("http", "https")
+    assert over_https(proxy, site(subdomain_host=f"{fits}://hub.test").origin) == bool(tls)
+    with pytest.raises(ConfigError, match="They must agree"):
+        over_https(proxy, site(subdomain_host=f"{not_}://hub.test").origin)
 
 
 def test_extensions_by_name_by_path_and_not_at_all() -> None:

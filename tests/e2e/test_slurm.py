@@ -184,7 +184,7 @@ def no_secret_is_seen(
     secrets = [run, start_token(run, nonce), *more]
     secrets += [path.read_text().strip() for path in hub.state.glob("*.key")]
     seen = {
-        "ps": subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout,
+        "ps": subprocess.run(["ps", "-ewwo", "args"], capture_output=True, text=True, check=True).stdout,
         "squeue": lab.admin("squeue", "-h", "-o", "%all"),
         "scontrol": lab.admin("scontrol", "show", "job", "-dd", number),
         "batch script": lab.admin("scontrol", "write", "batch_script", number, "-"),

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -142,7 +142,8 @@ async def running(app: App) -> AsyncIterator[App]:
         assert task is not None
         tasks.add(task)
         task.add_done_callback(tasks.discard)
-        await app(reader, writer)
+        with suppress(asyncio.CancelledError):  # ours, below; asyncio 3.11 logs a task that ends so as an error
+            await app(reader, writer)
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     app.port = server.sockets[0].getsockname()[1]
@@ -194,6 +195,20 @@ def parse(answer: bytes) -> tuple[int, dict[str, str], bytes]:
     line, *lines = head.decode("latin-1").split("\r\n")
     headers = {name.lower(): value for name, _, value in (text.partition(": ") for text in lines)}
     return int(line.split()[1]), headers, body
+
+
+def statuses(answer: bytes) -> list[int]:
+    """Of several answers in a row."""
+    return [int(part[:3]) for part in answer.split(b"HTTP/1.1 ")[1:]]
+
+
+async def until(what: Callable[[], bool]) -> None:
+    """Until something that nobody tells of has happened."""
+    for _ in range(1000):
+        if what():
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError("it did not happen")
 
 
 def settings(tmp_path: Path, **changes: Any) -> ProxySettings:

@@ -18,6 +18,7 @@ SOCKET = Facts("GET", "/user/alice/ws", "hub.test", origin="https://hub.test", u
 POST = Facts("POST", "/user/alice/api", "hub.test", origin="http://hub.test")
 LOGIN = Redirect("/hub/access?next=%2Fuser%2Falice%2Flab%3Fx%3D1%26y%3D%2F")
 OTHER_KEY = b"o" * 32
+PASSES = Allow("alice", "s1", None, NOW + 12 * HOUR)
 
 
 def decide(
@@ -60,10 +61,10 @@ def test_without_a_good_ticket(which: str) -> None:
 
 @pytest.mark.parametrize("facts", [PAGE, CALL, SOCKET, POST])
 def test_with_a_good_ticket(facts: Facts) -> None:
-    assert decide(replace(facts, tickets=[GOOD])) == Allow("alice", "s1")
-    assert decide(replace(facts, tickets=[GOOD]), LAB) == Allow("alice", "s1")
-    assert decide(replace(facts, tickets=["junk", signed(user="bob"), GOOD])) == Allow("alice", "s1")
-    assert decide(replace(facts, tickets=[GOOD], authorization="token of-the-notebook")) == Allow("alice", "s1")
+    assert decide(replace(facts, tickets=[GOOD])) == PASSES
+    assert decide(replace(facts, tickets=[GOOD]), LAB) == PASSES
+    assert decide(replace(facts, tickets=["junk", signed(user="bob"), GOOD])) == PASSES
+    assert decide(replace(facts, tickets=[GOOD], authorization="token of-the-notebook")) == PASSES
 
 
 @pytest.mark.parametrize("query", ["", "?next=/x"])
@@ -71,10 +72,10 @@ def test_signing_out_of_the_application_is_signing_out_of_the_hub(query: str) ->
     leaving = replace(PAGE, target=f"/user/alice/logout{query}", tickets=[GOOD])
     assert decide(leaving) == Redirect("/hub/logout")
     assert decide(replace(leaving, target="/user/alice/lab/logout"), LAB) == Redirect("/hub/logout")
-    assert decide(replace(leaving, fetch_mode="cors")) == Allow("alice", "s1")
-    assert decide(replace(leaving, method="POST")) == Allow("alice", "s1")
-    assert decide(replace(leaving, target="/user/alice/files/logout")) == Allow("alice", "s1")
-    assert decide(replace(leaving, target="/user/alice/logout/x")) == Allow("alice", "s1")
+    assert decide(replace(leaving, fetch_mode="cors")) == PASSES
+    assert decide(replace(leaving, method="POST")) == PASSES
+    assert decide(replace(leaving, target="/user/alice/files/logout")) == PASSES
+    assert decide(replace(leaving, target="/user/alice/logout/x")) == PASSES
     stranger = decide(replace(leaving, tickets=[]))
     assert isinstance(stranger, Redirect)
     assert stranger.url.startswith("/hub/access?next=")
@@ -149,7 +150,7 @@ def test_old_browsers_say_by_accept_that_a_person_looks() -> None:
 
 def test_renewal() -> None:
     facts = replace(CALL, tickets=[GOOD])
-    assert decide(facts, after=timedelta(minutes=19)) == Allow("alice", "s1")
+    assert decide(facts, after=timedelta(minutes=19)) == PASSES
     got = decide(facts, after=timedelta(minutes=30))
     assert isinstance(got, Allow)
     assert got.renew is not None

@@ -14,6 +14,7 @@ from batchhub.core.model import Endpoint
 from batchhub.core.ports import Routes, RouteTarget
 from batchhub.proxy.client import CONCURRENCY, ProxyClient
 from batchhub.proxy.server import Proxy
+from batchhub.proxy.settings import Redirect
 from tests.proxy.harness import NOW, TOKEN, App, World, parse, read_request, running, settings, ticket_cookie, world
 
 STAMP = "2026-05-04T12:00:00.000Z"
@@ -171,12 +172,12 @@ async def test_a_change_is_saved_without_being_asked(tmp_path: Path) -> None:
             if (tmp_path / "state.json").exists():
                 break
             await asyncio.sleep(0.01)
-        assert json.loads((tmp_path / "state.json").read_bytes())["routes"][0]["path"] == "/x"
+        assert json.loads((tmp_path / "state.json").read_bytes().splitlines()[1])["path"] == "/x"
 
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"[]", b'{"format":2}', b'{"format":1,"routes":[{}],"revoked":{}}', b'{"format":1,"routes":3}'],
+    [b"", b"{", b"[]", b'{"format":3}', b'{"format":1,"routes":[{}],"revoked":{}}', b'{"format":1,"routes":3}'],
 )
 async def test_an_unreadable_state_file_is_kept_aside(
     tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
@@ -195,7 +196,7 @@ async def test_old_revocations_are_forgotten(tmp_path: Path) -> None:
         w.clock.now += timedelta(hours=1)
         w.proxy.context.book.forget_old()
         assert not w.proxy.context.book.revoked
-        for body in ({}, {"session": 1}, {"session": ""}, {"session": "x" * 999}):
+        for body in ({}, {"session": 1}, {"session": ""}, {"session": "x" * 999}, {"token": "s3cret"}, {"token": None}):
             assert (await call(w, "POST", "/api/revocations", body))[0] == 400
 
 
@@ -206,7 +207,7 @@ async def test_old_revocations_are_forgotten(tmp_path: Path) -> None:
         ({"token": "short"}, "token"),
         ({"ticket_keys": ()}, "ticket key"),
         ({"ticket_keys": (b"x",)}, "ticket key"),
-        ({"certificate": Path("x")}, "TLS"),
+        ({"redirect": Redirect(80, 443)}, "certificate"),
         ({"trusted_proxies": ("nonsense",)}, "trusted_proxies"),
     ],
 )
@@ -252,6 +253,20 @@ async def test_client(tmp_path: Path) -> None:
         await as_port.revoke("s9")
         assert "s9" in w.proxy.context.book.revoked
         await client.close()
+
+
+async def test_a_route_under_another_host_than_it_should_be_is_nobodys(tmp_path: Path) -> None:
+    """The hub puts it in its place then, as it does with a route of an earlier run."""
+    async with world(tmp_path) as w:
+        target = RouteTarget("/user/alice/", Endpoint("n1", 1), "alice", "abc", host="alice.hub.test")
+        asking = [
+            ProxyClient(f"http://127.0.0.1:{w.proxy.api_port}/", TOKEN, host_of)
+            for host_of in (lambda owner, name: f"{owner}{name}.hub.test", lambda _owner, _name: "")
+        ]
+        await asking[0].publish(target)
+        assert [(await client.published())["/user/alice/"] for client in asking] == ["abc", "abc under another host"]
+        for client in asking:
+            await client.close()
 
 
 async def test_probe_of_what_does_not_answer_http(tmp_path: Path) -> None:
@@ -309,3 +324,24 @@ async def test_tunnels_state(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         state = routes(await call(w, "GET", "/api/tunnels"))
         assert state == {"tunnels": [{"cluster": "c1", "kind": "login", "state": {"host": "login1", "state": "open"}}]}
+
+
+async def test_a_proxy_that_stands_alone(tmp_path: Path) -> None:
+    target = {"target": "http://127.0.0.1:1"}
+    async with world(tmp_path, standalone=True, default_target=target["target"]) as w:
+        for path, body in {
+            "/user/%40b%20c/": {**target, "user": "b", "server_name": "", "jupyterhub": True},
+            "/services/x": {**target, "owner": "", "host": "h"},
+        }.items():
+            assert (await call(w, "POST", f"/api/routes{path}", body))[0] == 201
+        status, answer = await call(w, "POST", "/api/routes/user/alice", {**target, "owner": "alice"})
+        assert (status, b"stands alone" in answer) == (400, True)
+        found = json.loads((await call(w, "GET", "/api/routes"))[1])
+        for route in found.values():
+            assert route.pop("last_activity")
+        # As configurable-http-proxy 5.3 answers: keys unescaped, fields as they came, nothing added.
+        assert found == {
+            "/": target,
+            "/user/@b c": {**target, "user": "b", "server_name": "", "jupyterhub": True},
+            "/services/x": {**target, "owner": "", "host": "h"},
+        }

@@ -2,9 +2,14 @@
 
 import asyncio
 import hashlib
+import socket
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from tests.proxy.harness import App, World, read_head, running, world
+from batchhub.core.model import Endpoint
+from tests.proxy.harness import App, World, read_head, running, until, world
 
 BLOCK = bytes(range(256)) * 256  # 64 KiB
 BLOCKS = 1600  # 100 MiB
@@ -134,6 +139,49 @@ async def test_an_application_that_stops_stops_the_client(tmp_path: Path) -> Non
         await sending
         assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200 OK")
         writer.close()
+
+
+async def test_an_upload_that_began_before_its_connection_was_open_is_held_back_too(tmp_path: Path) -> None:
+    """What came meanwhile is already more than the application takes."""
+    asked, opened = asyncio.Event(), asyncio.Event()
+
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await asyncio.Event().wait()
+
+    async with running(App(serve=serve)) as app, world(tmp_path) as w:
+        plain = w.tunnel.open
+
+        async def narrow(handler: Callable[[], Any], endpoint: Endpoint, user: str) -> Any:
+            asked.set()
+            await opened.wait()
+            up = await plain(handler, endpoint, user)
+            up._transport.set_write_buffer_limits(high=1024)
+            up._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            return up
+
+        w.tunnel.open = narrow  # type: ignore[method-assign]
+        where = {"host": "127.0.0.1", "port": app.port}
+        w.route("/", 1, endpoint=where, tunnel={"cluster": "c1", "kind": "login", "account": "al"})
+        _, writer = await w.connect()
+        writer.write(b"PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (len(BLOCK) * BLOCKS))
+        await asked.wait()
+
+        async def send() -> None:
+            for _ in range(BLOCKS):
+                writer.write(BLOCK)
+                await writer.drain()
+
+        sending = asyncio.get_running_loop().create_task(send())
+        (client,) = w.proxy.context.clients
+        await until(lambda: bool(client._held))
+        opened.set()
+        assert 0 < await settle(w) < BOUND
+        assert not sending.done()
+        sending.cancel()
+        with suppress(asyncio.CancelledError):
+            await sending
+        writer.transport.abort()
 
 
 async def test_pipelined_requests_of_a_client_that_does_not_read_are_not_piled_up(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import websockets
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 
+from batchhub.proxy.book import EndSession
 from tests.proxy.harness import App, parse, read_head, running, ticket_cookie, world
 
 ASK = b"GET /s HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: %b\r\n"
@@ -100,8 +101,7 @@ async def test_the_end_of_a_session_closes_its_open_websockets_and_no_other(tmp_
             writer.write(ASK % b"websocket" + ticket_cookie(session=session, path="/s/").encode() + b"\r\n\r\n")
             assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101")
             open_ones.append((reader, writer))
-        w.proxy.context.book.revoke("s1", w.clock())
-        w.proxy.context.cut("s1")
+        await w.proxy.change(EndSession("s1", w.clock()))
         with suppress(ConnectionError):
             assert await asyncio.wait_for(open_ones[0][0].read(), 5) == b""
         open_ones[1][1].write(b"alive")

@@ -1,0 +1,60 @@
+"""``batchhub proxy``. A module of its own, so that the proxy's processes need not load the hub: each starts sooner and is smaller."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any, ClassVar
+
+from batchhub.app.command import Command, run, set_up_logging
+from batchhub.app.proxying import plan_proxy, run_proxy
+from batchhub.app.site import read_site
+from batchhub.app.standalone import TOKEN, Standalone, pid_file, read_standalone, standalone_chosen
+from batchhub.config import traits
+from batchhub.proxy.spawn import supervising
+
+
+class ProxyCommand(Command):
+    """Start the proxy alone."""
+
+    name = "batchhub proxy"
+    description = (
+        "Start the proxy: public socket, routes, tunnels, everybody's connections. Restarting the hub does not touch it. With "
+        f"{TOKEN} in the environment and no -f/--config it takes configurable-http-proxy's place instead: its options, its API, "
+        f"no hub of ours behind it ({TOKEN}=… batchhub proxy --help; docs/proxy.md)."
+    )
+    aliases: ClassVar[dict[Any, Any]] = {  # type: ignore[misc]
+        **Command.aliases,
+        "workers": ("Proxy.workers", "N|Processes that carry the traffic; one if not said."),
+    }
+    _alone: Standalone | None = None
+
+    def parse_command_line(self, argv: list[str] | None = None) -> None:
+        """Stand-alone mode has options of its own, which are read before traitlets sees them. Raises ConfigError."""
+        words = list(sys.argv[1:] if argv is None else argv)
+        if standalone_chosen(words, os.environ):
+            self._alone = read_standalone(words, os.environ)
+        else:
+            super().parse_command_line(words)
+
+    def start(self) -> None:
+        """What the command does."""
+        if self._alone is None:
+            super().start()
+            return
+        set_up_logging(self._alone.log_level)
+        with pid_file(self._alone.pid_file if supervising() else None):
+            run_proxy(self._alone.plan)
+
+    def act(self) -> None:
+        """What the class says."""
+        site = read_site(self.trait(traits.BatchHub))
+        plan = plan_proxy(
+            self.trait(traits.Proxy), self.trait(traits.Hub), self.trait(traits.Sessions), self.state(), site
+        )
+        run_proxy(plan)
+
+
+def main(argv: list[str]) -> None:
+    """``batchhub proxy``, with these arguments."""
+    run(ProxyCommand, argv)

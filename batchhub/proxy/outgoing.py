@@ -1,0 +1,38 @@
+"""A request's head as it goes to an application: put together from the request, the route and the kind of proxy this is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from batchhub.core.routes import stripped
+from batchhub.proxy.book import Route
+from batchhub.proxy.forward import request_head
+from batchhub.proxy.headers import ACCESS_COOKIE, HUB_COOKIES, forwarded, request_lines, without_tokens
+from batchhub.proxy.settings import ProxySettings
+from batchhub.proxy.wire import RequestHead
+
+if TYPE_CHECKING:
+    from batchhub.proxy.downstream import Downstream
+
+
+def outgoing(head: RequestHead, path: str, route: Route, client: Downstream, settings: ProxySettings) -> bytes:
+    """The whole head. ``path`` is canonical."""
+    peer, habit = client.peer, client.habit
+    if settings.standalone:
+        return request_head(head, path, route=route.path, target=route.target, peer=peer, options=settings.forwarding)
+    owned, query = bool(route.rule.owner), head.query
+    if owned and query:
+        query = without_tokens(query)
+    if route.strip:
+        path = stripped(path, route.strip)
+    target = route.target.prefix.encode() + path.encode("ascii") + query
+    below = habit.below(head, route)
+    if below:
+        return b"%b %b HTTP/1.1\r\n%b" % (head.method, target, below)
+    secrets = ACCESS_COOKIE if route.path == "/" and not owned else HUB_COOKIES
+    authorization = route.authorization if owned else route.authorization or None
+    host = head.host or route.target.authority.encode()
+    asker = forwarded(head, peer)
+    lines = request_lines(head, target, asker, host, secrets=secrets, authorization=authorization, owned=owned)
+    habit.keep(head, route, lines.partition(b"\r\n")[2])
+    return lines
