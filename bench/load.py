@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import select
 import socket
@@ -71,14 +72,7 @@ def echo(port: int, path: str, connections: int, seconds: float) -> dict[str, fl
                 missing[descriptor], sent[descriptor] = size, now
                 os.write(descriptor, MESSAGE)
                 count += 1
-    late.sort()
-    return {
-        "rate": count / (now - begun),
-        "count": count,
-        "took": now - begun,
-        "p50_ms": late[len(late) // 2] * 1e3,
-        "p99_ms": late[len(late) * 99 // 100] * 1e3,
-    }
+    return _waited(count, now - begun, late)
 
 
 def idle(port: int, path: str, count: int) -> dict[str, float]:
@@ -102,6 +96,48 @@ def _cut() -> bytes:
 
 def _silence() -> list[tuple[int, int]]:
     raise Wrong("nothing came for a minute")
+
+
+# ---------------------------------------------------------------- small requests
+
+
+def requests(port: int, path: str, connections: int, seconds: float, paths: int) -> dict[str, float]:
+    """One request in flight on each connection; ``paths``: a random one of so many users' instead of ``path``. In wrk's place."""
+    lines = ["", *filter(None, [f"Host: 127.0.0.1:{port}", os.environ.get("BENCH_HEADER", "")]), "", ""]
+    tail = b" HTTP/1.1" + "\r\n".join(lines).encode()
+    asked = [f"GET /user/u{n}/api/status".encode() + tail for n in range(paths)] or [b"GET %b" % path.encode() + tail]
+    chosen = random.Random(1)
+    clients = [socket.create_connection(("127.0.0.1", port), TIMEOUT) for _ in range(connections)]
+    poll, came, sent, late, count = select.epoll(), {}, {}, [], 0
+    begun = now = time.perf_counter()
+    for client in clients:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        poll.register(client.fileno(), select.EPOLLIN)
+        came[client.fileno()], sent[client.fileno()] = b"", now
+        client.sendall(asked[0])
+    while now < begun + seconds:
+        for descriptor, _ in poll.poll(TIMEOUT) or _silence():
+            came[descriptor] += os.read(descriptor, 65536) or _cut()
+            if whole(came[descriptor]):
+                if not came[descriptor].startswith(b"HTTP/1.1 200 "):
+                    raise Wrong(f"a request was answered with {came[descriptor][:200]!r}")
+                now = time.perf_counter()
+                late.append(now - sent[descriptor])
+                came[descriptor], sent[descriptor] = b"", now
+                os.write(descriptor, chosen.choice(asked) if paths else asked[0])
+                count += 1
+    return _waited(count, now - begun, late)
+
+
+def _waited(count: int, took: float, late: list[float]) -> dict[str, float]:
+    late.sort()
+    return {
+        "rate": count / took,
+        "count": count,
+        "took": took,
+        "p50_ms": late[len(late) // 2] * 1e3,
+        "p99_ms": late[len(late) * 99 // 100] * 1e3,
+    }
 
 
 # ---------------------------------------------------------------- large bodies
@@ -213,6 +249,7 @@ def routes(api: int, count: int, target: int, connections: int) -> dict[str, flo
 # ---------------------------------------------------------------- the program
 
 KINDS: dict[str, Callable[..., dict[str, float]]] = {
+    "requests": requests,
     "echo": echo,
     "idle": idle,
     "download": download,

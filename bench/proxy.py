@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the package beside us, ins
 from batchhub.core.tickets import Ticket, sign
 from bench import options, report
 from bench.machine import PYTHON, conditions, free_port, memory, program, raise_file_limit, running, said, two_cores
-from bench.measure import CONNECTIONS, PATH, SMALL, Bench
+from bench.measure import CONNECTIONS, NO_WRK, PATH, SMALL, Bench
 from bench.options import Asked
 from bench.peers import Running, add_route, find_peers, ours_checked, ticket_key
 
@@ -29,7 +29,7 @@ def requests(bench: Bench) -> None:
             header = checked(bench, up) if peer.name == "ours_checked" else ""
             bench.keep("requests", peer.name, bench.requests([up.pid], up.place.port, header))
     for _ in range(bench.plan.rounds):
-        seen = bench.wrk(bench.application)
+        seen = bench.small(bench.application)
         bench.keep("requests", "direct", {name: seen[name] for name in ("rate", "p50_ms", "p99_ms")})
 
 
@@ -73,7 +73,7 @@ def idle(bench: Bench) -> None:
         )
     for peer in bench.turns("idle", bench.peers):
         with bench.run(peer) as up:
-            bench.wrk(up.place.port, seconds=1)
+            bench.small(up.place.port, seconds=1)
             bench.keep("idle", peer.name, {"kib": bench.idle(up.place.port, count, [up.pid]) / 1024})
 
 
@@ -85,15 +85,15 @@ def routes(bench: Bench) -> None:
             port, api = up.place.port, up.place.api
             add_route(api, "/user/u0", bench.application)
             if plan.warm:
-                bench.wrk(port, "/", seconds=plan.warm, paths=1)
-            one = bench.wrk(port, "/", paths=1)
+                bench.small(port, "/", seconds=plan.warm, paths=1)
+            one = bench.small(port, "/", paths=1)
             before = memory(up.pid)
             adding = bench.costed(
                 [up.pid], lambda api=api: bench.load("routes", api, plan.routes, bench.application, 10)
             )
             adding["kib"] = (memory(up.pid) - before) / plan.routes / 1024
             bench.keep("route_adds", peer.name, adding)
-            many = bench.wrk(port, "/", paths=plan.routes)
+            many = bench.small(port, "/", paths=plan.routes)
             bench.keep("lookups", peer.name, {"rate_1": one["rate"], "rate_10000": many["rate"]})
 
 
@@ -104,7 +104,6 @@ SECTIONS: dict[str, Callable[[Bench], None]] = {
     "idle": idle,
     "routes": routes,
 }
-NEEDS_WRK = {"requests", "idle", "routes"}
 
 
 def measure(asked: Asked) -> dict[str, object]:
@@ -114,9 +113,7 @@ def measure(asked: Asked) -> dict[str, object]:
     cores = two_cores()
     if cores is None:
         return report.result({}, conditions(), [*skipped, "Two cores are needed: one for the proxy, one for the load."])
-    if program("wrk") is None:
-        skipped.append("Small requests, idle memory, routes: wrk is not installed: apt-get install wrk")
-        names = [name for name in names if name not in NEEDS_WRK]
+    notes = [NO_WRK] if program("wrk") is None else []
     raise_file_limit()
     where = conditions()
     port = free_port()
@@ -125,7 +122,7 @@ def measure(asked: Asked) -> dict[str, object]:
         tempfile.TemporaryDirectory(prefix="batchhub-bench-") as directory,
         running(argv, cores[1], [port], patient=True),
     ):
-        bench = Bench(plan, peers, cores[0], cores[1], port, Path(directory), asked.say)
+        bench = Bench(plan, peers, cores[0], cores[1], port, Path(directory), asked.say, notes=notes)
         for name in names:
             SECTIONS[name](bench)
     versions = {peer.name: peer.version for peer in peers} | {"wrk": said(["wrk", "-v"], r"wrk (\S+)")}

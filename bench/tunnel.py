@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the package beside us, ins
 
 from bench import options, report
 from bench.machine import PYTHON, conditions, free_port, installed, program, raise_file_limit, running, said, two_cores
-from bench.measure import CONNECTIONS, PATH, Bench
+from bench.measure import CONNECTIONS, NO_WRK, PATH, Bench
 from bench.options import Asked
 from bench.peers import Peer, add_route, chp, ours_tunnelled
 from bench.sshd import CIPHER, LoginNode, forward, login_node, missing
@@ -69,9 +69,7 @@ def wanted(name: str, section: str, peers: dict[str, Peer]) -> bool:
 def measure(asked: Asked) -> dict[str, object]:
     """Run what is asked for. Raises Unfit when anything failed, for then no figure is worth reporting."""
     cores, lacking, skipped, sections = two_cores(), missing(), [], asked.sections
-    if program("wrk") is None:
-        skipped.append("Small requests: wrk is not installed: apt-get install wrk")
-        sections = [section for section in sections if section != "requests"]
+    notes = [NO_WRK] if program("wrk") is None else []
     if cores is None:
         lacking = "Two cores are needed: one for the proxy, one for the load."
     if lacking or cores is None:
@@ -88,7 +86,7 @@ def measure(asked: Asked) -> dict[str, object]:
     ):
         own = ours_tunnelled("127.0.0.1", node.port, node.known_hosts, str(node.key), node.account)
         peers = {"ours": own} | ({"chp": theirs} if theirs is not None else {})
-        bench = Bench(asked.plan, list(peers.values()), cores[0], cores[1], port, Path(name), asked.say)
+        bench = Bench(asked.plan, list(peers.values()), cores[0], cores[1], port, Path(name), asked.say, notes=notes)
         for section in sections:
             for one in bench.turns(section, [one for one in WAYS if wanted(one, section, peers)]):
                 with way(bench, node, one, peers) as (pids, target):
