@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from bench import report
+from bench import environment, report
 from bench.machine import Unfit
 from bench.measure import FULL, QUICK, Plan
 
@@ -56,6 +56,7 @@ def _chosen(parser: argparse.ArgumentParser, option: str, text: str, known: Sequ
 
 def main(about: str, sections: Sequence[str], measure: Callable[[Asked], Mapping[str, Any]]) -> None:
     """A benchmark's program."""
+    environment.enter()
     asked, how = read(sys.argv[1:], about.splitlines()[0], sections)
     try:
         found = measure(asked)
