@@ -65,6 +65,19 @@ class Sshd:
         """sshd's children, one for each connection."""
         return psutil.Process(self._process.pid).children()
 
+    @contextlib.contextmanager
+    def stalled(self) -> Iterator[None]:
+        """Meanwhile no connection of now answers anything, though all stay open; new ones are served."""
+        processes = [process for each in self.sessions() for process in (each, *each.children())]
+        stopped = [process for process in processes if process.name().startswith("sshd")]
+        for process in stopped:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in stopped:
+                process.resume()
+
     def cut(self) -> None:
         """Kill every connection, as a reboot of the login node would."""
         for child in psutil.Process(self._process.pid).children(recursive=True):

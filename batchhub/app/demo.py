@@ -11,7 +11,9 @@ import socket
 import sys
 import tempfile
 import webbrowser
+from collections.abc import Callable
 from copy import deepcopy
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -43,6 +45,9 @@ c.Watching.fast = 0.5
 c.Watching.slow = 2.0
 c.Pages.title = "BatchHub demo"
 """
+_NEXT_LINK = timedelta(
+    hours=24
+)  # for whoever signs out, or uses another browser: on the terminal of the one who started it
 
 
 class Demo(Command):
@@ -77,19 +82,24 @@ class Demo(Command):
         """Proxy, hub, link; then wait."""
         state = StateDirectory.open(self.trait(traits.BatchHub).state_dir)
         proxy = self.trait(traits.Proxy)
-        authenticator = LinkAuthenticator(parent=self, clock=utc_now)
+        door = f"http://127.0.0.1:{proxy.port}/hub/login#link="
+
+        def used(user: str) -> None:
+            say(f"  To sign in again:  {door}{authenticator.issue(user, utc_now(), _NEXT_LINK)}\n")
+
+        authenticator = LinkAuthenticator(parent=self, clock=utc_now, used=used)
         plan = plan_hub(self.trait, read_site(self.trait(traits.BatchHub)), state, authenticator)
         start_detached(state, [f"--config={self.config_file}", "--log-level=warning"], lambda: _listens(proxy.api_port))
         try:
-            asyncio.run(self._serve(plan, authenticator, proxy.port))
+            asyncio.run(self._serve(plan, lambda user: f"{door}{authenticator.issue(user, utc_now())}"))
         finally:
             proxy_pid = stop_detached(state)
             if proxy_pid is not None:
                 await_end(proxy_pid)  # else it would write into the directory while that is removed
 
-    async def _serve(self, plan: HubPlan, authenticator: LinkAuthenticator, port: int) -> None:
+    async def _serve(self, plan: HubPlan, link_for: Callable[[str], str]) -> None:
         user = getpass.getuser()
-        link = f"http://127.0.0.1:{port}/hub/login#link={authenticator.issue(user, utc_now())}"
+        link = link_for(user)
 
         def started(_hub: Hub) -> None:
             say(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,6 +17,10 @@ from batchhub.app.state import StateDirectory
 from batchhub.core.errors import HubError
 
 log = logging.getLogger(__name__)
+
+_LOOK = 2.0  # seconds between two looks whether the proxy lives
+_LONGEST_LOOK = 60.0
+_GLANCE = 0.2
 
 
 class ProxyStartError(HubError):
@@ -50,6 +55,31 @@ def start_detached(
     raise ProxyStartError(f"The proxy did not answer within {patience:.0f} seconds:\n{_end_of(state.proxy_log)}")
 
 
+async def keep_detached(
+    state: StateDirectory, start: Callable[[], int | None], sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+) -> None:
+    """Start the proxy again whenever it has died, until cancelled. One that `batchhub stop` ended has left no pid behind, and stays down."""
+    pause = _LOOK
+    while True:
+        await sleep(pause)
+        if not _died(state):
+            pause = _LOOK
+            continue
+        await sleep(_GLANCE)
+        if not _died(state):
+            continue  # in execve(2), of a reload, a process has no command line for a moment
+        log.error("the proxy has died, and with it every open connection; it is started again")
+        try:
+            log.info("the proxy was started again (pid %s)", await asyncio.to_thread(start))
+        except (HubError, OSError) as error:
+            pause = min(2 * pause, _LONGEST_LOOK)
+            log.error("the proxy cannot be started, this is tried again in %.0f seconds: %s", pause, error)  # noqa: TRY400
+
+
+def _died(state: StateDirectory) -> bool:
+    return state.proxy_pid.exists() and _detached(state) is None
+
+
 def stop_detached(state: StateDirectory) -> int | None:
     """End the proxy that a hub started; its pid, or ``None`` if there is none."""
     pid = _detached(state)
@@ -68,8 +98,8 @@ def _detached(state: StateDirectory) -> int | None:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except (OSError, ValueError):
         return None
-    if b"proxy" not in words or not any(b"batchhub" in word for word in words):
-        return None  # the number belongs to somebody else by now
+    if b"proxy" not in words or f"--state-dir={state.path}".encode() not in words:
+        return None  # the number belongs to somebody else by now, perhaps to another directory's proxy
     return pid
 
 

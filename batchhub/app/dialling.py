@@ -1,4 +1,7 @@
-"""Where jobs dial in at the proxy, for clusters with ``reverse`` tunnels: planned alike for the hub, which tells jobs, and the proxy, which listens."""
+"""Where jobs dial in at the proxy, for clusters with ``reverse`` tunnels.
+
+Planned alike by the hub, which tells jobs, and by the proxy, which listens.
+"""
 
 from __future__ import annotations
 

@@ -134,8 +134,7 @@ class SiteJobBuilder:
 
     def ready_path(self, server: Server) -> str:
         """What answers once the application is ready, and, where it has such a path, only to its own secret."""
-        application = self._application(server)
-        return (application.guard_path or application.ready_path).replace("{base_url}", server.path)
+        return self._application(server).probed_path(server.path)
 
     def _application(self, server: Server) -> Application:
         return self._site.applications[self._site.profile(server.profile).application]

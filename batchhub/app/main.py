@@ -9,6 +9,7 @@ import logging
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
@@ -17,8 +18,8 @@ from traitlets.config import Config
 
 from batchhub.app.command import Command, run, say
 from batchhub.app.demo import Demo
-from batchhub.app.detached import reload_detached, start_detached, stop_detached
-from batchhub.app.hub import plan_hub, serve
+from batchhub.app.detached import keep_detached, reload_detached, start_detached, stop_detached
+from batchhub.app.hub import HubPlan, plan_hub, serve
 from batchhub.app.jobs import PREVIEW_ID, SiteJobBuilder
 from batchhub.app.proxy_command import ProxyCommand
 from batchhub.app.reach import ask_directly
@@ -42,13 +43,13 @@ NOT_SERVING = frozenset({"ip", "port", "state-dir"})
 class ServingCommand(Command):
     """What the commands that serve share."""
 
-    def serve_hub(self) -> None:
-        """The hub, until a signal."""
+    def serve_hub(self, beside: Callable[[], Coroutine[Any, Any, None]] | None = None) -> None:
+        """The hub, until a signal; ``beside`` it runs as long."""
         hub = self.trait(traits.BatchHub)
         authenticator = load_authenticator(hub.authenticator_class)(parent=self)
         plan = plan_hub(self.trait, read_site(hub), self.state(), authenticator)  # type: ignore[arg-type]
         try:
-            asyncio.run(serve(plan))
+            asyncio.run(_serve_beside(plan, beside))
         except OSError as error:
             if error.errno not in _NO_LISTENING:
                 raise
@@ -56,6 +57,15 @@ class ServingCommand(Command):
             raise ConfigError(
                 f"The hub cannot listen on {where}: {error.strerror}. Does another hub run? Else set c.Hub.port."
             ) from error
+
+
+async def _serve_beside(plan: HubPlan, beside: Callable[[], Coroutine[Any, Any, None]] | None) -> None:
+    work = asyncio.create_task(beside(), name="keep the proxy") if beside is not None else None
+    try:
+        await serve(plan)
+    finally:
+        if work is not None:
+            work.cancel()
 
 
 _NO_LISTENING = frozenset({errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES})
@@ -97,12 +107,11 @@ class ReloadCommand(ServingCommand):
 
     def act(self) -> None:
         """What the class says."""
-        pid = reload_detached(self.state())
-        say(
-            "No detached proxy is running."
-            if pid is None
-            else f"The proxy (pid {pid}) was told to reload; its log says how that went."
-        )
+        state = self.state()
+        pid = reload_detached(state)
+        if pid is None:
+            raise BadInput("No detached proxy is running, so there is nothing to reload.")
+        say(f"The proxy (pid {pid}) was told to reload; {state.proxy_log} says how that goes.")
 
 
 class RenderCommand(Command):
@@ -280,19 +289,24 @@ class BatchHubCommand(ServingCommand):
                 raise ConfigError(f"The command comes first: batchhub {word} [options]")
             raise ConfigError(f"There is no command {word!r}; {suggest(word, self.subcommands)}")
         read_site(self.trait(traits.BatchHub))
-        if self.trait(traits.Proxy).should_start:
-            self._start_proxy()
-        self.serve_hub()
-
-    def _start_proxy(self) -> None:
+        if not self.trait(traits.Proxy).should_start:
+            self.serve_hub()
+            return
         state, proxy = self.state(), self.trait(traits.Proxy)
         arguments = [f"--config={self.config_path}"] if self.config_path else []
         arguments += _as_flags(self.cli_config)
-        pid = start_detached(state, arguments, lambda: proxy_answers(proxy.api_ip, proxy.api_port, state.api_token))
+
+        def start() -> int | None:
+            return start_detached(
+                state, arguments, lambda: proxy_answers(proxy.api_ip, proxy.api_port, state.api_token)
+            )
+
+        pid = start()
         if pid is None:
             log.info("the proxy runs already; its routes and connections are kept")
         else:
             log.info("the proxy was started (pid %d, log %s); `batchhub stop` ends it", pid, state.proxy_log)
+        self.serve_hub(lambda: keep_detached(state, start))
 
 
 def _as_flags(config: Config) -> list[str]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Generator
 from typing import Any, ClassVar
 
 from batchhub.app.command import Command, run, set_up_logging
 from batchhub.app.proxying import plan_proxy, run_proxy
 from batchhub.app.site import read_site
-from batchhub.app.standalone import TOKEN, Standalone, pid_file, read_standalone, standalone_chosen
+from batchhub.app.standalone import Standalone, pid_file, read_standalone, standalone_chosen
+from batchhub.app.standalone_options import TOKEN, options_page
 from batchhub.config import traits
+from batchhub.core.errors import ConfigError
 from batchhub.proxy.spawn import supervising
 
 
@@ -46,8 +49,18 @@ class ProxyCommand(Command):
         with pid_file(self._alone.pid_file if supervising() else None):
             run_proxy(self._alone.plan)
 
+    def emit_help(self, classes: bool = False) -> Generator[str, None, None]:
+        """Whoever has not set the token yet sees the other mode's options all the same."""
+        yield from super().emit_help(classes)
+        if not classes:
+            yield from ("", f"With {TOKEN} in the environment:", "", options_page())
+
     def act(self) -> None:
         """What the class says."""
+        if self.config_path is None and not self.cli_config.get("BatchHub"):
+            raise ConfigError(
+                f"There is no configuration: name one with --config=FILE. To stand in for configurable-http-proxy, set {TOKEN}."
+            )
         site = read_site(self.trait(traits.BatchHub))
         plan = plan_proxy(
             self.trait(traits.Proxy), self.trait(traits.Hub), self.trait(traits.Sessions), self.state(), site

@@ -76,7 +76,8 @@ def run_proxy(plan: ProxyPlan) -> None:
 async def _parts(plan: ProxyPlan) -> AsyncIterator[Parts]:
     """What carries traffic, for one worker."""
     gate = plan.dialling.gate(utc_now) if plan.dialling is not None else None
-    tunnels = make_tunnels(plan.site.clusters, utc_now, {KIND: ReverseTunnel(gate)} if gate is not None else {})
+    ready = {KIND: ReverseTunnel(gate)} if gate is not None else {}
+    tunnels = make_tunnels(plan.site.clusters, utc_now, ready, patience=plan.settings.limits.connect_time)
     try:
         yield Parts(tunnels, HubTokens(plan.hub_url), gate)
     finally:

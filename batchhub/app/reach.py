@@ -14,7 +14,7 @@ from batchhub.core.ports import Clock, Transport, Tunnel
 from batchhub.transport.local import LocalTransport
 from batchhub.transport.pool import NodePools, SSHPool
 from batchhub.transport.ssh import SSHTransport
-from batchhub.tunnel.chain import ChainTunnel
+from batchhub.tunnel.chain import ChainSettings, ChainTunnel
 from batchhub.tunnel.login import LoginSettings
 from batchhub.tunnel.node import NodeTunnelSettings
 
@@ -30,19 +30,25 @@ def make_transport(cluster: ClusterSettings, clock: Clock) -> Transport:
 
 
 def make_tunnels(
-    clusters: tuple[ClusterSettings, ...], clock: Clock, ready: Mapping[str, Tunnel] = NONE_READY
+    clusters: tuple[ClusterSettings, ...],
+    clock: Clock,
+    ready: Mapping[str, Tunnel] = NONE_READY,
+    *,
+    patience: float = 0.0,
 ) -> Mapping[tuple[str, str], Tunnel]:
     """How the proxy reaches the nodes of each cluster, by (cluster, kind). Raises ConfigError.
 
-    ``ready`` are tunnels, by kind, that all clusters share and that the caller has made.
+    ``ready`` are tunnels, by kind, that all clusters share and that the caller has made. ``patience`` is for how many seconds whoever
+    opens a stream waits for it (0: for ever); kinds that are tried in order take a little less, so that all their causes are told.
     """
-    return {(cluster.name, cluster.tunnel_kind): _tunnel(cluster, clock, ready) for cluster in clusters}
+    chain = ChainSettings(seconds=0.9 * patience) if patience else ChainSettings()
+    return {(cluster.name, cluster.tunnel_kind): _tunnel(cluster, clock, ready, chain) for cluster in clusters}
 
 
-def _tunnel(cluster: ClusterSettings, clock: Clock, ready: Mapping[str, Tunnel]) -> Tunnel:
+def _tunnel(cluster: ClusterSettings, clock: Clock, ready: Mapping[str, Tunnel], chain: ChainSettings) -> Tunnel:
     login = SSHPool(cluster.ssh, clock) if cluster.ssh is not None else None
     tunnels = {kind: ready.get(kind) or _one(cluster, kind, clock, login) for kind in cluster.tunnel_kinds}
-    return next(iter(tunnels.values())) if len(tunnels) == 1 else ChainTunnel(tunnels)
+    return next(iter(tunnels.values())) if len(tunnels) == 1 else ChainTunnel(tunnels, chain)
 
 
 def _one(cluster: ClusterSettings, kind: str, clock: Clock, login: SSHPool | None) -> Tunnel:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -23,13 +23,17 @@ def _utc_now() -> datetime:
 
 
 class LinkAuthenticator(Authenticator):
-    """Signs in whoever brings a token that :meth:`issue` gave out. Only hashes of tokens are kept, in memory."""
+    """Signs in whoever brings a token that :meth:`issue` gave out. Only hashes of tokens are kept, in memory.
+
+    ``used`` is called with the user's name when a token has signed in.
+    """
 
     kind = LoginKind.LINK
 
-    def __init__(self, *, clock: Clock = _utc_now, **kwargs: Any) -> None:
+    def __init__(self, *, clock: Clock = _utc_now, used: Callable[[str], None] | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._clock = clock
+        self._used = used
         self._open: dict[bytes, tuple[str, datetime]] = {}
 
     def issue(self, user: str, now: datetime, life: timedelta = _LIFE) -> str:
@@ -51,7 +55,10 @@ class LinkAuthenticator(Authenticator):
     async def authenticate(self, handler: Any, data: Mapping[str, Any]) -> str | None:
         """``data["token"]`` is the link's."""
         del handler
-        return self.redeem(str(data.get("token", "")), self._clock())
+        user = self.redeem(str(data.get("token", "")), self._clock())
+        if user is not None and self._used is not None:
+            self._used(user)
+        return user
 
     def check_allowed(self, username: str, authentication: Mapping[str, Any] | None = None) -> bool:
         """A link is a permission."""

@@ -216,7 +216,7 @@ class Reconciler:
         if row.phase is not Phase.STARTING:
             self._silent.pop(server_id, None)
         if row.phase is not before.phase:
-            log.info("server %s of %s: %s -> %s", row.id, row.user, before.phase, row.phase)
+            log.info("server %s of %s: %s -> %s%s", row.id, row.user, before.phase, row.phase, _how(row))
         for action in decision.actions:
             row = await self._act(action, row, cluster)
         if row.phase is Phase.ENDED and before.phase is not Phase.ENDED:
@@ -471,3 +471,8 @@ class Reconciler:
                 log.exception("verifying the proxy's routes failed")
                 delay = 30.0
             await asyncio.sleep(delay)
+
+
+def _how(row: Server) -> str:
+    """How it ended, for the log."""
+    return f" ({row.outcome}: {row.words[:300]!r})" if row.phase is Phase.ENDED and row.outcome is not None else ""

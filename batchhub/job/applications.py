@@ -1,7 +1,7 @@
 """How an application is started so that a proxy under ``/user/NAME/`` can show it: its command, environment and questions.
 
 An application is data. The places ``{port} {ip} {socket} {base_url} {token_file} {job_dir}`` are filled on the node by ``launch.py``;
-``{token}`` may stand in the environment only. An application that has no secret of its own is given a Unix socket that only its
+``{token}`` may stand in the environment only. ``{base_path}`` in a command is the base URL without its final ``/``. An application that has no secret of its own is given a Unix socket that only its
 owner can open; on a port anybody on the node could use it, so that is refused.
 """
 
@@ -73,6 +73,10 @@ class Application:
         """The Authorization header that the proxy adds for it."""
         return handshake.authorization(self.scheme, token)
 
+    def probed_path(self, base_url: str) -> str:
+        """What the proxy asks it for, as the application has it, to learn whether it is up and takes the token."""
+        return _below(base_url, self.guard_path or self.ready_path, self.strip_prefix)
+
     def document(
         self,
         base_url: str,
@@ -88,7 +92,8 @@ class Application:
         hub_host: str = "",
     ) -> bytes:
         """``launch.json`` for a server at ``base_url``. ``env`` is the profile's and wins. Raises BadInput."""
-        argv = self.socket_argv if socket else self.argv
+        here = {"{base_path}": base_url.rstrip("/")}
+        argv = tuple(_fill(word, here) for word in (self.socket_argv if socket else self.argv))
         if argv and username:
             places = {"{hub}": "/hub/", "{hub_host}": hub_host, "{username}": username, "{server}": server}
             argv = (*argv, *(_fill(word, places) for word in self.hub_argv))
@@ -161,15 +166,18 @@ NOTEBOOK = replace(
     default_path="tree",
 )
 
+_QUIET = ("--disable-telemetry", "--disable-update-check")  # nodes seldom reach the world, and people cannot update it
+
 CODE_SERVER = Application(
     name="code-server",
     title="VS Code (code-server)",
-    socket_argv=("code-server", "--auth=none", "--socket={socket}", "--socket-mode=600", "--disable-telemetry"),
+    socket_argv=("code-server", "--auth=none", "--socket={socket}", "--socket-mode=600", *_QUIET),
     ready_path="{base_url}healthz",
     scheme="",
     strip_prefix=True,
 )
-"""code-server finds its own address from the page's; it wants the prefix taken off. No password: the socket is its owner's alone."""
+"""code-server finds its own address from the page's; it wants the prefix taken off. No password: the socket is its owner's alone.
+Tried with 4.100."""
 
 RSTUDIO = Application(
     name="rstudio",
@@ -199,13 +207,15 @@ MARIMO = Application(
         "--headless",
         "--host={ip}",
         "--port={port}",
-        "--base-url={base_url}",
+        "--base-url={base_path}",
         "--token-password-file={token_file}",
+        "--skip-update-check",
     ),
     ready_path="{base_url}health",
+    guard_path="{base_url}api/status",
     scheme="Basic",
 )
-"""marimo takes its token from a file and as the password of HTTP Basic. Not tested here."""
+"""marimo takes its token from a file and as the password of HTTP Basic. Tried with 0.25."""
 
 BUILT_IN: Mapping[str, Application] = MappingProxyType(
     {app.name: app for app in (JUPYTERLAB, NOTEBOOK, CODE_SERVER, RSTUDIO, MARIMO)}

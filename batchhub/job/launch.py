@@ -3,7 +3,8 @@
 """Starts one application inside a batch job and says where it listens. Copied into each job's directory; needs nothing else.
 
 Read: ``launch.json`` and ``secrets.json`` beside this file. Written: ``token``, ``connection.json``, ``exit.json``, for the time of a
-reverse tunnel ``offer_key`` and ``known_hosts``, each 0600 and in one step. The token stands in files and in the application's environment, never in an argv, a log or a script.
+reverse tunnel ``offer_key`` and ``known_hosts``, each 0600 and in one step. The token stands in files and in the application's environment,
+never in an argv, a log or a script.
 
 * The port is chosen and *held*: a bound, silent socket keeps it while the application binds it too, which Linux allows when both
   set SO_REUSEADDR and the holder does not listen. From the third try on it is let go first, for applications that do not set it.

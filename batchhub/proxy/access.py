@@ -183,7 +183,19 @@ def check(
         if rule.host:
             return Knock(f"{hub}access?next={target}&at={quote(rule.prefix, safe='')}")
         return Redirect(f"{hub}access?next={target}")
-    return Refuse(403, "You are not signed in to this server, or it is not yours. Sign in again, or send a token.")
+    words = "You are not signed in to this server, or it is not yours. Sign in again, or send a token."
+    return shut_out(facts.fetch_site, words, upgrade=facts.upgrade)
+
+
+def shut_out(fetch_site: str, words: str, *, upgrade: bool) -> Refuse:
+    """The refusal for want of a ticket or token.
+
+    An open page of the server's own is told 424. At 403 JupyterLab says that the kernel has died; at 424 it says that the server cannot be
+    reached, and its kernels connect again by themselves once the person has signed in and come back, in whatever tab.
+    """
+    if fetch_site.lower() == "same-origin" and not upgrade:
+        return Refuse(424, "You are not signed in to this server any more. Open it in another tab, then go on here.")
+    return Refuse(403, words)
 
 
 def _opening(facts: Facts, rule: Rule, now: datetime, tickets: Tickets, revoked: Container[str]) -> _Known | None:

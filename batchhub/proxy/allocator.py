@@ -2,7 +2,7 @@
 
 What is read from a socket comes in blocks of up to 256 KiB, and each is freed as soon as it is written to the other side. glibc gives freed
 memory back to the system from 512 KiB on, so every block was taken from the system anew, page fault by page fault: two thirds of the processor
-time of a chunked download of 256 MiB (280 ms; 96 ms when a few MiB are kept), half of an upload's (430 and 205 ms).
+time of a large chunked download (``docs/performance.md``).
 """
 
 from __future__ import annotations

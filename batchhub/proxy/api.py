@@ -77,7 +77,8 @@ class _Handler(web.RequestHandler):
         wanted = f"token {self.control.settings.token}".encode()
         if len(given) != 1 or not hmac.compare_digest(given[0].encode("latin-1"), wanted):
             self.set_status(403)
-            self.finish()
+            self.control.calls.wrong(self.request.remote_ip or "a Unix socket", self.request.path)
+            self.finish({"status": 403, "message": "The token is missing, or it is not the proxy's."})
 
     def check_xsrf_cookie(self) -> None:
         """Tokens come in a header that no foreign page can set."""

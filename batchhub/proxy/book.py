@@ -30,11 +30,19 @@ _KEY_SIZE = len(_KEY_TYPE) + 32
 
 
 @dataclass(slots=True)
+class Use:
+    """When something was used last."""
+
+    at: datetime
+
+
+@dataclass(slots=True)
 class Route:
     """A route as it was posted: ``data`` holds every field of the body, ``authorization`` included, as it came.
 
-    So many leading segments as ``strip`` says are taken off a request's path before it is sent on; ``host`` is the only host name the route may be used under (empty: any).
-    ``last_activity`` moves; all else is fixed, a changed route is a new one.
+    So many leading segments as ``strip`` says are taken off a request's path before it is sent on; ``host`` is the only host name the
+    route may be used under (empty: any).
+    ``use`` moves; all else is fixed, a changed route is a new one. Routes that take each other's place before the same application share it.
     """
 
     path: str
@@ -42,9 +50,23 @@ class Route:
     rule: Rule
     authorization: bytes = field(repr=False)
     data: Mapping[str, Any] = field(repr=False)
-    last_activity: datetime
+    use: Use
     strip: int = 0
     host: str = ""
+
+    @property
+    def last_activity(self) -> datetime:
+        """When it was used last."""
+        return self.use.at
+
+    @last_activity.setter
+    def last_activity(self, moment: datetime) -> None:
+        self.use.at = moment
+
+    def leads_where(self, other: Route) -> bool:
+        """Whether both lead to the same server, or to the same address."""
+        server = self.data.get("server_id")
+        return self.target == other.target or (bool(server) and server == other.data.get("server_id"))
 
     def public(self) -> dict[str, Any]:
         """What the control API shows."""
@@ -75,7 +97,7 @@ def read_route(path: str, data: Mapping[str, Any], now: datetime) -> Route:
         rule=Rule("" if key == "/" else key, texts["owner"], texts["host"].lower()),
         authorization=texts["authorization"].encode("ascii"),
         data=MappingProxyType(dict(data)),
-        last_activity=now,
+        use=Use(now),
         strip=key.count("/") if strip and key != "/" else 0,
         host=texts["host"].lower(),
     )
@@ -267,12 +289,14 @@ class Book:
                 assert_never(change)
 
     def add(self, route: Route) -> None:
-        """Add or replace. A route that is posted again as it was stays the same object: open connections tell it of their use."""
+        """Add or replace. Open connections go on telling of their use, if the route leads where it led."""
         known = self.routes.get(route.path)
-        if known is not None and known.data == route.data:
-            known.last_activity = max(known.last_activity, route.last_activity)
-        else:
-            self.routes.add(route.path, route)
+        if known is not None and route.leads_where(known):
+            known.use.at = max(known.use.at, route.use.at)
+            route.use = known.use
+            if known.data == route.data:
+                return
+        self.routes.add(route.path, route)
 
     def forget_old(self) -> None:
         """Drop what ended so long ago that nobody could pass by it anyway."""

@@ -8,7 +8,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
 from batchhub.core.ports import Clock
-from batchhub.proxy.access import Decision, Tickets
+from batchhub.proxy.access import Tickets
+from batchhub.proxy.accesslog import AccessLog
 from batchhub.proxy.book import Book
 from batchhub.proxy.errorpages import ErrorSource
 from batchhub.proxy.grants import Grants
@@ -28,24 +29,11 @@ class Observer(Protocol):
     def request(self, method: bytes, status: int, seconds: float, sent: int, received: int) -> None:
         """A request was answered (101: its raw stream ended); ``sent`` to and ``received`` from the client are the body's bytes."""
 
-    def decided(self, kind: type[Decision]) -> None:
-        """The access check said this."""
+    def decided(self, kind: type[object]) -> None:
+        """The access check said this, a :data:`~batchhub.proxy.access.Decision`, or the entry to a host did."""
 
     def turned_away(self) -> None:
         """A client came while there was no place for it."""
-
-
-class NullObserver:
-    """Counts nothing."""
-
-    def request(self, method: bytes, status: int, seconds: float, sent: int, received: int) -> None:
-        """Nothing."""
-
-    def decided(self, kind: type[Decision]) -> None:
-        """Nothing."""
-
-    def turned_away(self) -> None:
-        """Nothing."""
 
 
 @dataclass(slots=True)
@@ -64,6 +52,7 @@ class Context:
     crew: Crew
     observer: Observer
     error_pages: ErrorSource
+    access_log: AccessLog | None = None
     clients: set[Downstream] = field(default_factory=set)
     grants: Grants = field(default_factory=Grants)
     draining: bool = False

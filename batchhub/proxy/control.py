@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import math
+import time
 from collections import Counter
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +13,10 @@ from typing import Any, Protocol
 from batchhub.core.ports import Clock
 from batchhub.proxy.book import AddRoute, Book, Change, EndSession, EndToken, read_route
 from batchhub.proxy.settings import ProxySettings
+
+log = logging.getLogger(__name__)
+
+_COMPLAIN = 60.0  # seconds between two lines about refused callers
 
 
 class Control(Protocol):
@@ -71,3 +78,10 @@ class Calls:
     changes: Counter[str] = field(default_factory=Counter)
     lists: int = 0
     open: int = 0
+    complained: float = -math.inf
+
+    def wrong(self, who: str, path: str) -> None:
+        """Somebody came without the token: often a hub with another one, so it is worth a line, but not a thousand."""
+        if time.monotonic() - self.complained >= _COMPLAIN:
+            self.complained = time.monotonic()
+            log.warning("The control API refused %s (%r): the token is missing or another one.", who, path)

@@ -9,16 +9,27 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
-from batchhub.core.ports import Tunnel
-from batchhub.proxy.access import Decision
-
-BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 """Upper bounds of the latency histogram's buckets, in seconds."""
 
 _METHODS = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}
-_DECISIONS = {"Allow": "allowed", "AskHub": "asked hub", "Redirect": "redirected", "Refuse": "refused"}
+_DECISIONS = {
+    "Allow": "allowed",
+    "AskHub": "asked hub",
+    "Redirect": "redirected",
+    "Knock": "sent for an entry",
+    "Entered": "entered",
+    "Refuse": "refused",
+}
+
+
+class Shown(Protocol):
+    """A tunnel, or what else has connections to show."""
+
+    def state(self) -> Mapping[str, str]:
+        """Of each connection, by its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +66,7 @@ class Counters:
         self._times = [0] * (len(BOUNDS) + 1)
         self._seconds = 0.0
         self._sent = self._received = self.away = 0
-        self._decided: Counter[type[Decision]] = Counter()
+        self._decided: Counter[type[object]] = Counter()
 
     def request(self, method: bytes, status: int, seconds: float, sent: int, received: int) -> None:
         """See Observer. How long a WebSocket was open is no latency."""
@@ -67,7 +78,7 @@ class Counters:
             self._times[bisect_left(BOUNDS, seconds)] += 1
             self._seconds += seconds
 
-    def decided(self, kind: type[Decision]) -> None:
+    def decided(self, kind: type[object]) -> None:
         """See Observer."""
         self._decided[kind] += 1
 
@@ -93,7 +104,7 @@ class Counters:
         return found
 
 
-def tunnel_report(tunnels: Iterable[tuple[tuple[str, str], Tunnel]]) -> Report:
+def tunnel_report(tunnels: Iterable[tuple[tuple[str, str], Shown]]) -> Report:
     """The tunnels' connections by state, and what they have counted themselves, if they do."""
     counts: Counter[str] = Counter()
     levels: Counter[str] = Counter()

@@ -15,7 +15,7 @@ import secrets
 from collections.abc import Callable, Container
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, assert_never
+from typing import assert_never
 from urllib.parse import parse_qsl
 
 from batchhub.core.errors import BadInput, Denied
@@ -24,12 +24,10 @@ from batchhub.core.routes import canonical_path
 from batchhub.core.tickets import door_of, sign, verify_entry
 from batchhub.proxy import pages
 from batchhub.proxy.access import Facts, Knock, Redirect, Refuse, Tickets, navigation, ticket_cookie
+from batchhub.proxy.context import Context
 from batchhub.proxy.gate import facts_of
 from batchhub.proxy.headers import Peer, cookies
 from batchhub.proxy.wire import RequestHead
-
-if TYPE_CHECKING:
-    from batchhub.proxy.context import Context
 
 MAX_FORM = 16 * 1024
 _DOOR_LIFE = 600  # seconds; a person may have to sign in meanwhile, and other tabs use the same one
@@ -129,6 +127,11 @@ def at_the_door(
     context: Context, head: RequestHead, peer: Peer, answer: Callable[[Redirect | Refuse | Entered], None]
 ) -> FormReader | None:
     """Take a request for :data:`ENTER`. It is answered at once, or when the form that is returned has been read."""
+
+    def say(decided: Redirect | Refuse | Entered) -> None:
+        context.observer.decided(type(decided))
+        answer(decided)
+
     settings = context.settings
     facts = facts_of(head, peer, ENTER)
     kind = (head.get(b"content-type") or b"").partition(b";")[0].strip().lower()
@@ -136,14 +139,14 @@ def at_the_door(
     nobody = Refuse(404, "Nobody enters here.")
     said = refused(facts, settings.origin, settings.hub_prefix, form=form) if settings.origin is not None else nobody
     if said is not None:
-        answer(said)
+        say(said)
         return None
     secure = settings.secure_cookies
     secret = door_secret(head, secure=secure)
 
     def read(body: bytes) -> None:
         tickets, revoked, now = context.tickets, context.book.revoked, context.clock()
-        answer(enter(body, facts.host, secret, now, tickets=tickets, revoked=revoked, secure=secure))
+        say(enter(body, facts.host, secret, now, tickets=tickets, revoked=revoked, secure=secure))
 
     return FormReader(head.length, read, context.loop)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from contextlib import suppress
 from typing import Final, cast
 
 from batchhub.proxy import pages
@@ -31,6 +32,8 @@ class Phase:
     """Answered early and ended; what still comes is thrown away, so that the client reads the answer first."""
     CLOSED: Final = 5
 
+
+_ANSWERING = frozenset({Phase.BODY, Phase.ANSWER, Phase.LINGER})
 
 # Why reading is held; reading goes on when no reason is left.
 _SLOW_UPSTREAM = 1
@@ -86,12 +89,13 @@ class Downstream(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         context = self._context
         room = context.settings.limits.connections - len(context.clients)
+        if room <= 0:
+            context.observer.turned_away()
         if room <= -_REFUSING:
             self._transport.abort()
             return
         context.clients.add(self)
         if room <= 0:
-            context.observer.turned_away()
             self.write(pages.answer(503, "There are too many connections; try again in a moment.", None, close=True))
             self._linger()
             return
@@ -335,16 +339,21 @@ class Downstream(asyncio.Protocol):
         self._arm(self._context.settings.limits.half_closed)
 
     def abort(self) -> None:
-        """Close at once."""
-        if self._transport is not None:
+        """Close at once. While an answer may be on its way: :meth:`break_off`."""
+        if self.phase in _ANSWERING:
+            self.break_off()
+        elif self._transport is not None:
             self._transport.abort()
 
     def break_off(self) -> None:
         """Close at once, and so that it cannot be taken for an answer's end: a body without a length ends with the connection."""
-        raw = self._transport.get_extra_info("socket") if self._transport is not None else None
+        if self._transport is None:
+            return
+        raw = self._transport.get_extra_info("socket")
         if raw is not None and raw.family != socket.AF_UNIX:
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        self.abort()
+            with suppress(OSError):  # it is gone already
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self._transport.abort()
 
     def _linger(self) -> None:
         self.phase = Phase.LINGER

@@ -12,11 +12,12 @@ from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import quote
 
-from batchhub.core.errors import HubError, TunnelError
+from batchhub.core.errors import HubError
 from batchhub.proxy import pages
+from batchhub.proxy.asking import Ear, asking
 from batchhub.proxy.settings import ErrorPages
 from batchhub.proxy.target import Target, read_target
-from batchhub.proxy.upstream import Opener, Pool, Upstream
+from batchhub.proxy.upstream import Opener, Pool
 from batchhub.proxy.wire import Refused, RequestHead, ResponseHead
 
 log = logging.getLogger(__name__)
@@ -97,16 +98,12 @@ class ErrorSource:
         return None
 
     async def _fetch(self, target: Target, code: int, url: str) -> Page:
-        where = f"{target.prefix}/{code}?url={quote(url, safe='')}"
-        head = f"GET {where} HTTP/1.1\r\nHost: {target.authority}\r\nAccept: */*\r\nConnection: close\r\n\r\n"
-        async with asyncio.timeout(PATIENCE):
-            up = await self._opener.open(target, lambda: Upstream(target, self._pool, _HEAD_LIMIT))
-            ear = _Ear(asyncio.get_running_loop().create_future())
-            try:
-                up.begin(ear, b"GET", head.encode("ascii"))
-                return await ear.page
-            finally:
-                up.abort()
+        where, ear = f"{target.prefix}/{code}?url={quote(url, safe='')}", _Whole()
+        async with (
+            asyncio.timeout(PATIENCE),
+            asking(self._opener, self._pool, target, where, ear, head_limit=_HEAD_LIMIT),
+        ):
+            return await ear.heard
 
 
 def _read(directory: Path, code: int) -> Page | None:
@@ -119,13 +116,11 @@ def _read(directory: Path, code: int) -> Page | None:
     return None
 
 
-class _Ear:
-    """Gathers the answer."""
+class _Whole(Ear[Page]):
+    __slots__ = ("_body", "_lines")
 
-    __slots__ = ("_body", "_lines", "page")
-
-    def __init__(self, page: asyncio.Future[Page]) -> None:
-        self.page = page
+    def __init__(self) -> None:
+        super().__init__()
         self._lines = b""
         self._body = bytearray()
 
@@ -141,21 +136,4 @@ class _Ear:
             self.broken(Refused(502, f"it is larger than {MAX_PAGE} bytes."))
 
     def answer_end(self) -> None:
-        if not self.page.done():
-            self.page.set_result(Page(self._lines, bytes(self._body)))
-
-    def broken(self, error: Refused) -> None:
-        if not self.page.done():
-            self.page.set_exception(TunnelError(str(error)))
-
-    def answer_flush(self) -> None:
-        pass
-
-    def answer_eof(self) -> None:
-        pass
-
-    def hold_request(self) -> None:
-        pass
-
-    def release_request(self) -> None:
-        pass
+        self.hear(Page(self._lines, bytes(self._body)))

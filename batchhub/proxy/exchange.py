@@ -9,7 +9,7 @@ from batchhub.core.errors import BadInput, TunnelError, Unreachable
 from batchhub.core.hosts import ENTER
 from batchhub.core.routes import canonical_path
 from batchhub.proxy import errorpages, pages
-from batchhub.proxy.access import Allow, AskHub, Decision, Refuse
+from batchhub.proxy.access import Allow, AskHub, Decision, shut_out
 from batchhub.proxy.book import Route
 from batchhub.proxy.context import Context
 from batchhub.proxy.doorway import FormReader, Spoken, at_the_door, spoken
@@ -17,10 +17,7 @@ from batchhub.proxy.forward import host_segment, redirected
 from batchhub.proxy.framing import LAST_CHUNK, chunk
 from batchhub.proxy.gate import decide
 from batchhub.proxy.grants import Bearer
-from batchhub.proxy.headers import (
-    last_chunk,
-    response_lines,
-)
+from batchhub.proxy.headers import connection_line, last_chunk, response_lines
 from batchhub.proxy.outgoing import outgoing
 from batchhub.proxy.relay import Shortcut
 from batchhub.proxy.upstream import Upstream
@@ -30,7 +27,6 @@ if TYPE_CHECKING:
     from batchhub.proxy.downstream import Downstream
 
 log = logging.getLogger(__name__)
-access_log = logging.getLogger("batchhub.proxy.access")
 
 HEALTH = "/_chp_healthz"
 _REPEATABLE = frozenset({b"GET", b"HEAD", b"OPTIONS"})
@@ -130,7 +126,7 @@ class Exchange:
 
     def _say(self, answer: Spoken) -> None:
         """Answer without an application."""
-        if self.stage is Stage.ASKING:
+        if self.stage == Stage.ASKING:
             secure = self._context.settings.secure_cookies
             self._reply(*spoken(answer, self._head, close=self._closing, secure=secure))
 
@@ -181,7 +177,9 @@ class Exchange:
             self._right = context.grants.join_bearer(Bearer(token, route.path, user), self, context.clock())
             self._connect(route)
         else:
-            self._follow(Refuse(403, "This token does not open this server."))
+            site = (self._head.get(b"sec-fetch-site") or b"").decode("latin-1")
+            words = "This token does not open this server."  # JupyterLab sends Jupyter's own beside a ticket
+            self._follow(shut_out(site, words, upgrade=bool(self._head.upgrade)))
 
     def _connect(self, route: Route) -> None:
         """Write the request's head and send it over an idle connection, or over a new one.
@@ -189,7 +187,7 @@ class Exchange:
         Only what may be repeated goes over a connection that was used before: the application may close it at the same moment.
         """
         head, client, settings = self._head, self._client, self._context.settings
-        self._request_out = outgoing(head, self._path, route, client, settings)
+        self._request_out = outgoing(head, self._path, route, client.peer, client.habit, settings=settings)
         repeatable = head.method in _REPEATABLE and not head.length and not head.upgrade
         idle = self._context.pool.take(route.target) if repeatable else None
         if idle is not None:
@@ -220,7 +218,8 @@ class Exchange:
         if route.path == "/" and not route.rule.owner and not self._context.settings.standalone:
             self.refuse(503, pages.HUB_AWAY, refresh=4)
         else:
-            self.refuse(503, f"The server at this address could not be reached. {error}", home=True)
+            words = f"The server at this address could not be reached. {error} {pages.AGAIN}"
+            self.refuse(503, words, refresh=5, home=True)
 
     def _send(self, up: Upstream) -> None:
         self._up = up
@@ -301,6 +300,8 @@ class Exchange:
         if self._context.settings.standalone:
             self._fail(errorpages.status(code), words)
             return
+        if code >= 500:
+            log.warning("%d for %s: %s", code, self._path or "-", words)
         more = f'<p><a href="{self._context.settings.hub_prefix}home">Your servers</a></p>' if home else ""
         self._reply(code, pages.answer(code, words, self._head, close=self._closing, refresh=refresh, more=more))
 
@@ -366,7 +367,7 @@ class Exchange:
             self._chunked = True
             line = b"Transfer-Encoding: chunked\r\n"
         self._last = self._head.close or self._client.ending
-        return line + (b"Connection: close\r\n\r\n" if self._last else b"\r\n")
+        return line + connection_line(head, close=self._last)
 
     def _switch(self, head: ResponseHead, *, owned: bool) -> None:
         if not self._head.upgrade or self._up is None:
@@ -440,11 +441,11 @@ class Exchange:
             self._client.close()
 
     def broken(self, error: Refused) -> None:
-        """See Consumer. An idle connection that died under a request that may be repeated is no failure yet."""
+        """See Consumer. A connection used before that died in silence is no failure yet: what goes over one may be repeated."""
         up, self._up = self._up, None
         if self.stage == Stage.RAW:
             self._client.close()
-        elif self.stage == Stage.ASKING and up is not None and up.uses > 1 and self._route is not None:
+        elif self.stage == Stage.ASKING and up is not None and up.uses > 1 and not up.heard and self._route is not None:
             self._context.crew.spawn(self._open(self._route), f"open {self._route.path} again")
         else:
             self.refuse(error.code, str(error))
@@ -459,7 +460,7 @@ class Exchange:
 
     def _touch(self) -> None:
         if self._route is not None:
-            self._route.last_activity = self._context.clock()
+            self._route.use.at = self._context.clock()
 
     def _finish(self, status: int) -> None:
         if self.stage == Stage.OVER:
@@ -469,8 +470,10 @@ class Exchange:
         self.stage = Stage.OVER
         if self._right:
             context.grants.leave(self._right, self)
-        took = context.loop.time() - self._begun
+        now = context.loop.time()
+        took = now - self._begun
         context.observer.request(self._head.method, status, took, self._size, self._taken)
-        if context.settings.access_log and access_log.isEnabledFor(logging.INFO):
-            method, path, user = self._head.method.decode("ascii"), self._path or "-", self._user or "-"
-            access_log.info("%s %s %d %s %d bytes %.1f ms", method, path, status, user, self._size, took * 1000)
+        if context.access_log is not None:
+            context.access_log.note(
+                self._head.method, self._path, status, self._user, size=self._size, now=now, took=took
+            )

@@ -6,16 +6,13 @@ host alone, and under its host nothing else is: no page of a notebook ever has t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from batchhub.core.hosts import Origin, host_name
 from batchhub.proxy.access import OPEN, Decision, Facts, Redirect, Refuse, Rule, check, navigation
+from batchhub.proxy.context import Context
 from batchhub.proxy.headers import ACCESS_COOKIE, Peer, cookies, forwarded
 from batchhub.proxy.wire import RequestHead
-
-if TYPE_CHECKING:
-    from batchhub.proxy.context import Context
 
 _FACTS = frozenset({b"authorization", b"origin", b"sec-fetch-site", b"sec-fetch-mode", b"accept"})
 _AS_IT_IS = "".join(chr(code) for code in range(0x21, 0x7F))

@@ -3,7 +3,8 @@
 A browser that polls repeats its header lines to the letter and changes the address alone. So the lines of the last request are kept, with
 what was read from them, what the access check needs to know of them, and what they became on their way to the application. All of it depends
 on nothing but the lines, the method and version before them, the client's address and the route, and is used again only where these
-are the same; whether a request may pass is decided anew for each. It saves 11 of 37 µs of Python for a small request and 22 of 48 for a browser's (``docs/performance.md``), and costs an idle connection up to twice its header lines.
+are the same; whether a request may pass is decided anew for each. ``docs/performance.md`` says what
+it saves; it costs an idle connection up to twice its header lines.
 """
 
 from __future__ import annotations

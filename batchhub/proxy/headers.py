@@ -227,6 +227,15 @@ def response_lines(
     return b"".join(lines)
 
 
+def connection_line(head: ResponseHead, *, close: bool) -> bytes:
+    """The end of a final answer's head: whether the connection ends, and with 426 to what the client has to upgrade (RFC 9110 section 15.5.22)."""
+    if head.status == 426:
+        offers = b", ".join(value for name, _, value in head.headers if name == b"upgrade")
+        if offers:
+            return b"Connection: %bUpgrade\r\nUpgrade: %b\r\n\r\n" % (b"close, " if close else b"", offers)
+    return b"Connection: close\r\n\r\n" if close else b"\r\n"
+
+
 def last_chunk(trailers: Sequence[bytes], head: ResponseHead) -> bytes:
     """The end of a chunked body, with those trailers that can do no harm to one who takes them for headers (RFC 9110 section 6.5.1).
 

@@ -10,6 +10,7 @@ The first line is ``{"format": 2}``. Format 1, a single object with everything i
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import logging
 import os
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 _FORMAT = 2
 _GATHER = 0.05  # seconds in which changes are gathered into one write
 _ACTIVITY = 600.0  # seconds between two notes of when routes were used
+_COMPLAIN = 60.0  # seconds between two complaints that it cannot be written
 _SLACK = 1000  # lines more than twice the content, before the file is written anew
 _UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, BadInput)
 
@@ -41,10 +43,27 @@ class Journal:
         self._activity = Activity(book)
         self._waiting: list[Change] = []
         self._lines = 0
+        self._lock = -1
         self._whole = True
         """The file has to be written anew: there is none yet, or a write failed half-way."""
         self._changed = asyncio.Event()
         self._writing = asyncio.Lock()
+
+    def claim(self, *, must: bool = True) -> None:
+        """Keep every other proxy off the file until this program ends. Raises ConfigError if there is one, or says so if it ``must`` not be."""
+        if self._path is None:
+            return
+        lock = self._path.with_name(f"{self._path.name}.lock")
+        try:
+            self._lock = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            words = f"Another proxy uses the state file {self._path}; two would undo each other's changes."
+            if must:
+                raise ConfigError(words) from error
+            log.error(words)  # noqa: TRY400
+        except OSError as error:  # a file system without locks
+            log.warning("%s cannot be locked against a second proxy: %s.", lock, error.strerror)
 
     # ------------------------------------------------------------ reading
 
@@ -53,11 +72,17 @@ class Journal:
         if self._path is None:
             return
         try:
-            content = self._path.read_bytes()
+            with self._path.open("rb") as file:
+                about, content = os.fstat(file.fileno()), file.read()
         except FileNotFoundError:
             return
         except OSError as error:
             raise ConfigError(f"The proxy's state file {self._path} cannot be read: {error.strerror}.") from error
+        if about.st_uid not in {0, os.geteuid()} or about.st_mode & 0o022:
+            raise ConfigError(
+                f"The proxy's state file {self._path} can be written by others, who could lead everybody's requests elsewhere. It must be "
+                "ours, and only ours to write (0600)."
+            )
         try:
             bad = self._read(content)
         except _UNREADABLE as error:
@@ -65,6 +90,7 @@ class Journal:
         if bad:
             aside = self._path.with_name(f"{self._path.name}.unreadable")
             self._path.replace(aside)
+            self._changed.set()  # what was saved of it is to be in a file again, soon
             log.error(
                 "The proxy's state file cannot be read (%s); it is kept as %s, and %d routes of it are in force.",
                 bad,
@@ -112,7 +138,7 @@ class Journal:
     async def keep(self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         """Write whatever changes, until cancelled."""
         loop = asyncio.get_running_loop()
-        noted = loop.time()
+        noted, complained = loop.time(), 0.0
         while True:
             try:
                 async with asyncio.timeout_at(noted + _ACTIVITY):
@@ -127,9 +153,15 @@ class Journal:
             try:
                 await self.flush()
             except OSError as error:
-                log.error("The proxy's state cannot be saved: %s. Trying again in a second.", error)  # noqa: TRY400
+                if not complained or loop.time() - complained >= _COMPLAIN:  # where a disk is full, the log may be, too
+                    complained = loop.time()
+                    log.error("The proxy's state cannot be saved in %s: %s; tried each second.", self._path, error)  # noqa: TRY400
                 self._changed.set()
                 await sleep(1.0)
+            else:
+                if complained:
+                    complained = 0.0
+                    log.warning("The proxy's state is saved again.")
 
     async def flush(self, *, whole: bool = False) -> None:
         """Have everything on disk; ``whole``: in a fresh file, with when each route was used. Raises OSError."""
@@ -183,7 +215,8 @@ def _extend(path: Path, text: bytes) -> None:
 
 def _replace(path: Path, text: bytes) -> None:
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    fresh.unlink(missing_ok=True)  # one that was there could be another's to read
+    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(handle, "wb") as file:
         file.write(text)
         file.flush()

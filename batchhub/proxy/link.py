@@ -170,11 +170,6 @@ class Link(asyncio.Protocol):
         """The socket's descriptor."""
         return int(self._transport.get_extra_info("socket").fileno()) if self._transport is not None else -1
 
-    @property
-    def unsent(self) -> int:
-        """Bytes the other end has not taken yet."""
-        return self._transport.get_write_buffer_size() if self._transport is not None else 0
-
     def close(self) -> None:
         """End it."""
         if self._transport is not None:

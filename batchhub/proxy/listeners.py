@@ -70,7 +70,7 @@ class Listeners:
                 for _, sockets in fresh.values():
                     _close(sockets)
                 reason = os.strerror(error.errno) if error.errno else str(error)
-                raise ConfigError(f"The proxy cannot start: it cannot listen on {address}: {reason}.") from error
+                raise ConfigError(f"The proxy cannot listen on {address}: {reason}.") from error
         for purpose in list(self._sockets):
             if purpose not in wanted or purpose in fresh:
                 _close(self._sockets.pop(purpose)[1])

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from enum import StrEnum
+from math import isfinite
 from typing import Any
 
 from batchhub.core.errors import Unreachable
@@ -24,6 +25,7 @@ _START = 60.0  # seconds a worker may take to come up
 _HEAR = 10.0  # seconds without an answer, after which that is said
 _GIVE_UP = 60.0  # seconds without an answer, after which a worker is killed: nobody is served by it either
 _PAUSE = 5.0  # seconds between two questions how it is
+_MOST_NUMBERS = 10_000  # in one report
 
 
 class Stage(StrEnum):
@@ -91,15 +93,19 @@ class Member:
 
     def _news(self, name: str, content: Mapping[str, Any]) -> None:
         if name == "bye":
-            self.report = Report(content["counts"])
+            self.report = Report(_numbers(content["counts"]))
         if name in {"seen", "bye"}:
             self._note(content["at"])
 
     async def hear(self, seconds: float) -> None:
-        """Ask how it is, which is kept in ``report``. Raises Unreachable."""
+        """Ask how it is, which is kept in ``report``. Raises Unreachable, also for an answer that is none."""
         answer = await self.link.ask("report", seconds)
-        self.report = Report(answer["counts"], answer["levels"])
-        self._note(answer["seen"])
+        try:
+            self.report = Report(_numbers(answer["counts"]), _numbers(answer["levels"]))
+            seen = answer["seen"]
+        except (KeyError, TypeError) as error:
+            raise Unreachable("Its report cannot be read.") from error
+        self._note(seen)
 
     async def watch(self) -> None:
         """Ask it again and again, until it is gone. One that does not answer is told of, and killed in the end."""
@@ -145,3 +151,12 @@ class Member:
             "file": self.link.file,
             "stage": self.stage.value,
         }
+
+
+def _numbers(found: Any) -> Mapping[str, float]:
+    """What is added up for years to come must be numbers. Raises TypeError."""
+    if not isinstance(found, dict) or len(found) > _MOST_NUMBERS:
+        raise TypeError("a worker's report")
+    if not all(type(number) in {int, float} and isfinite(number) for number in found.values()):
+        raise TypeError("a number in a worker's report")
+    return found

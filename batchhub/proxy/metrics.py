@@ -62,6 +62,7 @@ def own_report(control: Control) -> Report:
     counts: dict[str, float] = {key("changes", name): calls.changes[kind] for kind, name in _CHANGES.items()}
     counts |= {key("api", status): number for status, number in calls.answers.items()}
     counts["api_lists"] = calls.lists
+    counts["restarts"] = 0  # a rate needs to see it before the first
     levels = {
         "routes": len(book.routes),
         "offers": len(book.offers),

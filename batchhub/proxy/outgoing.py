@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from batchhub.core.routes import stripped
 from batchhub.proxy.book import Route
 from batchhub.proxy.forward import request_head
-from batchhub.proxy.headers import ACCESS_COOKIE, HUB_COOKIES, forwarded, request_lines, without_tokens
+from batchhub.proxy.habit import Habit
+from batchhub.proxy.headers import ACCESS_COOKIE, HUB_COOKIES, Peer, forwarded, request_lines, without_tokens
 from batchhub.proxy.settings import ProxySettings
 from batchhub.proxy.wire import RequestHead
 
-if TYPE_CHECKING:
-    from batchhub.proxy.downstream import Downstream
 
-
-def outgoing(head: RequestHead, path: str, route: Route, client: Downstream, settings: ProxySettings) -> bytes:
-    """The whole head. ``path`` is canonical."""
-    peer, habit = client.peer, client.habit
+def outgoing(head: RequestHead, path: str, route: Route, peer: Peer, habit: Habit, *, settings: ProxySettings) -> bytes:
+    """The whole head. ``path`` is canonical; ``peer`` and ``habit`` are the client connection's."""
     if settings.standalone:
         return request_head(head, path, route=route.path, target=route.target, peer=peer, options=settings.forwarding)
     owned, query = bool(route.rule.owner), head.query

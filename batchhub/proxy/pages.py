@@ -25,7 +25,8 @@ _HEADERS = (
     b"Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n"
     b"Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'self'\r\n"
 )
-HUB_AWAY = "The hub is restarting or down. Notebooks that are open go on working. This page tries again by itself every few seconds."
+AGAIN = "This page tries again by itself every few seconds."
+HUB_AWAY = f"The hub is restarting or down. Notebooks that are open go on working. {AGAIN}"
 
 
 def wants_json(head: RequestHead | None) -> bool:

@@ -13,10 +13,11 @@ from typing import Any, Protocol
 
 from batchhub.core.ports import Clock
 from batchhub.proxy.access import Tickets
+from batchhub.proxy.accesslog import AccessLog
 from batchhub.proxy.allocator import keep_freed_memory
 from batchhub.proxy.book import Book, Change, DropOffer, EndSession, EndToken, MakeOffer, read_route
 from batchhub.proxy.context import Context, Observer
-from batchhub.proxy.counters import Counters, Report, tunnel_report
+from batchhub.proxy.counters import Counters, Report, Shown, tunnel_report
 from batchhub.proxy.downstream import Downstream, Phase
 from batchhub.proxy.errorpages import ErrorSource
 from batchhub.proxy.grants import by_token
@@ -55,10 +56,16 @@ class Offers(Protocol):
     def busy(self) -> bool:
         """Whether any job is connected here."""
 
+    def state(self) -> Mapping[str, str]:
+        """The jobs that are connected here; no secret."""
+
+    def counters(self) -> Mapping[str, int]:
+        """What became of their connections since the start."""
+
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a data plane is made with besides its settings, by somebody who closes it after the data plane."""
+    """What a data plane is made with besides its settings: whoever made them closes them after it."""
 
     tunnels: Tunnels
     token_checker: TokenChecker
@@ -66,19 +73,14 @@ class Parts:
 
 
 class DataPlane:
-    """See the module. ``tunnels``, ``token_checker`` and ``offers`` are the caller's, who closes them after :meth:`close`.
-
-    ``clients``, if given, is the number of client connections there is room for when it is smaller than the limit.
-    """
+    """See the module. ``clients``: how many connections there is room for, where that is fewer than the limit in the settings."""
 
     def __init__(
         self,
         settings: ProxySettings,
-        *,
-        tunnels: Tunnels,
-        token_checker: TokenChecker,
+        parts: Parts,
         clock: Clock,
-        offers: Offers | None = None,
+        *,
         observer: Observer | None = None,
         clients: int | None = None,
     ) -> None:
@@ -87,7 +89,7 @@ class DataPlane:
         if clients is not None and clients < limits.connections:
             settings = replace(settings, limits=replace(limits, connections=clients))
         self._settings = settings
-        self._offers = offers
+        self._offers = parts.offers
         self._counters = Counters()
         self._servers: list[asyncio.Server] = []
         self._listening: Sequence[socket.socket] = ()
@@ -95,7 +97,7 @@ class DataPlane:
         self.book = Book(clock)
         self.drained = asyncio.Event()
         loop = asyncio.get_running_loop()
-        pool, opener = Pool(limits.pool_size, loop), Opener(tunnels, limits.connect_time, settings.client_tls)
+        pool, opener = Pool(limits.pool_size, loop), Opener(parts.tunnels, limits.connect_time, settings.client_tls)
         self.context = Context(
             settings=settings,
             loop=loop,
@@ -104,11 +106,12 @@ class DataPlane:
             pool=pool,
             opener=opener,
             tickets=Tickets(settings.ticket_keys),
-            tokens=TokenCache(token_checker, self.book.ended_tokens),
+            tokens=TokenCache(parts.token_checker, self.book.ended_tokens),
             trusted=TrustedProxies(settings.trusted_proxies),
             crew=Crew(),
             observer=observer or self._counters,
             error_pages=ErrorSource(settings.error_pages, opener, pool),
+            access_log=AccessLog(loop, clock) if settings.access_log else None,
         )
 
     # ------------------------------------------------------------ start and end
@@ -138,8 +141,12 @@ class DataPlane:
         self._servers = []
         for each in self._listening:
             make = context.loop.create_unix_server if each.family == socket.AF_UNIX else context.loop.create_server
-            copy = each.dup()
-            self._servers.append(await make(lambda: Downstream(context), sock=copy, ssl=tls, backlog=1024))
+            copy, patience = each.dup(), settings.limits.head_time if tls is not None else None
+            self._servers.append(
+                await make(
+                    lambda: Downstream(context), sock=copy, ssl=tls, ssl_handshake_timeout=patience, backlog=1024
+                )
+            )
         for server in former:
             server.close()
 
@@ -194,6 +201,8 @@ class DataPlane:
         await self.context.crew.close()
         self.context.pool.close()
         await asyncio.sleep(0)  # the connections' ends are told in the loop's next turn
+        if self.context.access_log is not None:
+            self.context.access_log.close()
 
     async def _watch(self) -> None:
         """Once each tick, look at every deadline: cheaper than a timer for each request."""
@@ -247,10 +256,14 @@ class DataPlane:
 
     def tunnels(self) -> list[dict[str, Any]]:
         """See Control."""
-        tunnels = self.context.opener.tunnels.items()
         return [
-            {"cluster": cluster, "kind": kind, "state": dict(tunnel.state())} for (cluster, kind), tunnel in tunnels
+            {"cluster": cluster, "kind": kind, "state": dict(shown.state())} for (cluster, kind), shown in self._shown()
         ]
+
+    def _shown(self) -> list[tuple[tuple[str, str], Shown]]:
+        """The tunnels of each cluster, and the jobs' connections, which are of no cluster and so counted once."""
+        found: list[tuple[tuple[str, str], Shown]] = list(self.context.opener.tunnels.items())
+        return found if self._offers is None else [*found, (("", "reverse"), self._offers)]
 
     def report(self) -> Report:
         """What was counted, and how things stand."""
@@ -261,4 +274,4 @@ class DataPlane:
             "in_flight": phases.count(Phase.BODY) + phases.count(Phase.ANSWER),
             "idle_upstreams": len(self.context.pool),
         }
-        return Report(self._counters.counts(), levels) + tunnel_report(self.context.opener.tunnels.items())
+        return Report(self._counters.counts(), levels) + tunnel_report(self._shown())

@@ -25,7 +25,7 @@ from batchhub.proxy.listeners import TRAFFIC, Listeners, Room, addresses, raise_
 from batchhub.proxy.plane import DataPlane, Parts
 from batchhub.proxy.settings import ProxySettings
 from batchhub.proxy.spawn import CHECK, TAKEOVER, WORKER, Launcher
-from batchhub.proxy.tls import server_context
+from batchhub.proxy.tls import ClientTLS, client_context, server_context
 from batchhub.proxy.worker import serve
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ async def _work(settings: ProxySettings, parts: MakeParts, clock: Clock, end: so
 
 async def _try(settings: ProxySettings, parts: MakeParts, clock: Clock) -> None:
     async with parts() as made:
-        await DataPlane(settings, tunnels=made.tunnels, token_checker=made.token_checker, clock=clock).close()
+        await DataPlane(settings, made, clock).close()
     check_certificates(settings)
 
 
@@ -64,6 +64,8 @@ def check_certificates(settings: ProxySettings) -> None:
     for tls in (settings.tls, settings.api_tls):
         if tls is not None:
             server_context(tls)
+    if settings.client_tls != ClientTLS():
+        client_context(settings.client_tls)
 
 
 def _supervise(runner: asyncio.Runner, settings: ProxySettings, clock: Clock) -> None:
@@ -77,7 +79,7 @@ def _supervise(runner: asyncio.Runner, settings: ProxySettings, clock: Clock) ->
     except ConfigError as error:
         if left is None:
             raise
-        log.error("%s The addresses of before are kept.", error)  # noqa: TRY400
+        log.error("The addresses of before are kept, though others are configured. %s", error)  # noqa: TRY400
     launcher = Launcher((sys.executable, *sys.orig_argv[1:]))
     files = listeners.files(*TRAFFIC)
     # Before anything else is imported: they start while we do.

@@ -20,7 +20,7 @@ from batchhub.proxy.headers import TrustedProxies
 from batchhub.proxy.journal import Journal
 from batchhub.proxy.listeners import TRAFFIC, Listeners, addresses
 from batchhub.proxy.metrics import exposition, own_report
-from batchhub.proxy.plane import DataPlane, Offers
+from batchhub.proxy.plane import DataPlane, Offers, Parts
 from batchhub.proxy.settings import ProxySettings
 from batchhub.proxy.tokens import TokenChecker
 from batchhub.proxy.upstream import Tunnels
@@ -49,9 +49,7 @@ class Proxy:
         self.settings = settings
         self.clock = clock
         self.calls = Calls()
-        self._tunnels = tunnels
-        self._token_checker = token_checker
-        self._offers = offers
+        self._parts = Parts(tunnels, token_checker, offers)
         self._observer = observer
         self._listeners = Listeners()
         self._plane: DataPlane | None = None
@@ -74,14 +72,7 @@ class Proxy:
 
     async def _start(self) -> None:
         settings = self.settings
-        plane = self._plane = DataPlane(
-            settings,
-            tunnels=self._tunnels,
-            token_checker=self._token_checker,
-            clock=self.clock,
-            offers=self._offers,
-            observer=self._observer,
-        )
+        plane = self._plane = DataPlane(settings, self._parts, self.clock, observer=self._observer)
         self._listeners.open(addresses(settings))
         journal = self._journal = Journal(settings.state_file, plane.book, self.clock)
         journal.load()

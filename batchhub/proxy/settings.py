@@ -71,9 +71,9 @@ class Metrics:
 class ProxySettings:
     """The addresses to listen on, the secrets shared with the hub, and the limits.
 
-    ``public_port`` and ``api_port`` 0 pick a free one; ``public_socket`` and ``api_socket`` replace the port. ``standalone``: no hub of ours stands
-    behind; every route is open and nothing of a request is kept from an application (docs/proxy.md). ``trusted_proxies`` are addresses or networks in front of us whose
-    forwarded headers are believed. ``ticket_keys``: the first signs renewals, all are accepted. ``ticket_life`` is the longest time any
+    ``public_port`` and ``api_port`` 0 pick a free one; ``public_socket`` and ``api_socket`` replace the port. ``standalone``: no hub of ours
+    stands behind; every route is open and nothing of a request is kept from an application (docs/proxy.md). ``trusted_proxies`` are addresses
+    or networks in front of us whose forwarded headers are believed. ``ticket_keys``: the first signs renewals, all are accepted. ``ticket_life`` is the longest time any
     ticket can live, over renewals: so long a revocation is remembered. ``state_file`` None: routes live in memory alone.
 
     ``dial_in`` is the one address, and the port, at which the jobs of ``reverse`` tunnels dial in.

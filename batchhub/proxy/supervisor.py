@@ -80,6 +80,7 @@ class Supervisor:
         self._take_signals()
         self._say_room()
         former = Left.read(left) if left is not None else None
+        self._journal.claim(must=former is None)
         if former is None:
             self._journal.load()
         else:
@@ -194,7 +195,7 @@ class Supervisor:
             member.failure = str(error)
             member.child.kill()
         else:
-            log.debug("%s serves.", member)
+            log.log(logging.INFO if self._serving.is_set() else logging.DEBUG, "%s serves.", member)
             self._promote()
             self._crew.spawn(member.watch(), f"watch {member}")
         await self._follow(member)
@@ -255,8 +256,12 @@ class Supervisor:
                 member.drain(self.settings.drain.total_seconds())
 
     def _note(self, at: Mapping[str, Any]) -> None:
-        """Routes were used, a worker says."""
-        change = read_change({"do": "seen", "at": at}, self.clock())
+        """Routes were used, a worker says. It is the one that strangers talk to: nonsense from it must not end up in the control API."""
+        try:
+            change = read_change({"do": "seen", "at": at}, self.clock())
+        except (BadInput, TypeError, AttributeError):
+            log.error("What a worker says of the routes' use cannot be read.")  # noqa: TRY400
+            return
         if change is not None:
             self.book.apply(change)
 
@@ -324,7 +329,7 @@ class Supervisor:
         """See Control; each worker has its own."""
         found: list[Mapping[str, Any]] = []
         for member in self._alive():
-            with suppress(Unreachable):
+            with suppress(Unreachable, TypeError):  # it is gone, or talks nonsense
                 shown = await member.link.ask("tunnels", _ACKNOWLEDGE)
                 found += [{**tunnel, "worker": member.child.pid} for tunnel in shown]
         return found

@@ -35,6 +35,12 @@ class ServerTLS:
     dh_parameters: Path | None = None
 
 
+_WORDS = {
+    "no start line": "one of the files is not PEM",
+    "key values mismatch": "the key belongs to another certificate",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class ClientTLS:
     """How applications that speak TLS are met: the certificate shown to them, who must have signed theirs (empty: the system's list)."""
@@ -103,11 +109,19 @@ def _chain(context: ssl.SSLContext, certificate: Path, key: Path, passphrase: st
     try:
         context.load_cert_chain(certificate, key, password)
     except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"The certificate {certificate} with key {key} cannot be used: {error}.") from error
+        raise ConfigError(f"The certificate {certificate} with key {key} cannot be used: {_reason(error)}.") from error
 
 
 def _authority(context: ssl.SSLContext, path: Path) -> None:
     try:
         context.load_verify_locations(path)
     except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"The certificate authority {path} cannot be used: {error}.") from error
+        raise ConfigError(f"The certificate authority {path} cannot be used: {_reason(error)}.") from error
+
+
+def _reason(error: OSError) -> str:
+    """OpenSSL's words are none for a person."""
+    if not isinstance(error, ssl.SSLError):
+        return error.strerror or str(error)
+    known = (error.reason or "").replace("_", " ").lower()
+    return _WORDS.get(known, known or "one of the two files is damaged, or not PEM")

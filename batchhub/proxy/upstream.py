@@ -6,7 +6,10 @@ A connection is an ``asyncio.Protocol`` in shape only: its bytes may come throug
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Final, Protocol, TypeVar, cast
 
 from batchhub.core.errors import TunnelError
@@ -20,6 +23,11 @@ H = TypeVar("H", bound=StreamHandler)
 
 Tunnels = Mapping[tuple[str, str], Tunnel]
 """(cluster, kind) -> the tunnel."""
+
+_INTERNET = (socket.AF_INET, socket.AF_INET6)
+_READ = 256 * 1024
+_MOST_INTERIM = 100
+"""So many informational answers (1xx) to one request are passed on; an application that sends more does not mean to answer."""
 
 
 class Consumer(Protocol):
@@ -70,9 +78,11 @@ class Upstream:
         "_consumer",
         "_head_limit",
         "_held",
+        "_interim",
         "_method",
         "_pool",
         "_transport",
+        "heard",
         "idle_since",
         "reusable",
         "state",
@@ -86,6 +96,8 @@ class Upstream:
         self.uses = 0
         self.idle_since = 0.0
         self.reusable = True
+        self.heard = False
+        """Whether anything came since the request was sent."""
         self._pool = pool
         self._head_limit = head_limit
         self._transport: Stream | None = None
@@ -94,6 +106,7 @@ class Upstream:
         self._buffer = b""
         self._method = b""
         self._held = False
+        self._interim = 0
 
     # ------------------------------------------------------------ for the consumer
 
@@ -102,6 +115,8 @@ class Upstream:
         self._consumer = consumer
         self._method = method
         self.state = State.HEAD
+        self.heard = False
+        self._interim = 0
         self.uses += 1
         self.write(data)
 
@@ -191,6 +206,7 @@ class Upstream:
         if self.state == State.RAW:
             consumer.answer_data(data)
             return
+        self.heard = True
         try:
             self._read(data, consumer)
         except Refused as error:
@@ -223,6 +239,9 @@ class Upstream:
         head = parse_response(data[: end + 4], self._method)
         rest = data[end + 4 :]
         if head.status < 200:
+            self._interim += 1
+            if self._interim > _MOST_INTERIM:
+                raise Refused(502, "The application sends informational answers without end.")
             consumer.answered(head)
             return rest
         self.reusable = not head.close
@@ -274,6 +293,8 @@ class Upstream:
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The stream is gone."""
+        if isinstance(exc, ConnectionError) and self.state in {State.HEAD, State.BODY}:
+            self._read_what_is_left()
         consumer, state = self._consumer, self.state
         if state == State.IDLE:
             self._pool.drop(self)
@@ -290,6 +311,17 @@ class Upstream:
         else:
             cause = f" {exc}" if isinstance(exc, TunnelError) else ""
             consumer.broken(Refused(502, f"The application closed the connection before its answer was whole.{cause}"))
+
+    def _read_what_is_left(self) -> None:
+        """A write failed. Who refuses an upload early (413) and closes has sent an answer before, which the loops' transports would not read."""
+        get_extra_info = getattr(self._transport, "get_extra_info", None)  # a tunnel's channel has none
+        raw = get_extra_info("socket") if get_extra_info is not None else None
+        if get_extra_info is None or raw is None or raw.family not in _INTERNET or self.target.tls:
+            return
+        with suppress(OSError), socket.socket(fileno=os.dup(raw.fileno())) as left:
+            left.setblocking(False)  # asyncio and uvloop close it only when we have been told
+            while self._consumer is not None and (data := left.recv(_READ)):
+                self.data_received(data)
 
     def pause_writing(self) -> None:
         """The application does not keep up."""

@@ -94,14 +94,7 @@ class Worker:
 
     def _settle(self, content: Mapping[str, Any]) -> None:
         """The first word. Raises ConfigError."""
-        self._plane = DataPlane(
-            self._settings,
-            tunnels=self._parts.tunnels,
-            token_checker=self._parts.token_checker,
-            clock=self._clock,
-            offers=self._parts.offers,
-            clients=content["clients"],
-        )
+        self._plane = DataPlane(self._settings, self._parts, self._clock, clients=content["clients"])
         self._activity = Activity(self._plane.book)
 
     def _change(self, plane: DataPlane, changes: list[Mapping[str, Any]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 _ADDRESSES = 4096
@@ -10,12 +11,13 @@ _ADDRESSES = 4096
 
 @dataclass(frozen=True, slots=True)
 class AdmissionSettings:
-    """``unknown``: the most connections at once that have not proved who they are.
+    """``unknown``: the most connections at once that have not proved who they are; ``each``: the most of them from one address.
 
     An address may begin ``burst`` of them at once and ``rate`` a second in the long run; a whole cluster may stand behind one address.
     """
 
     unknown: int = 128
+    each: int = 64
     burst: int = 1000
     rate: float = 50.0
 
@@ -26,6 +28,7 @@ class Admission:
     def __init__(self, settings: AdmissionSettings) -> None:
         self._settings = settings
         self._buckets: dict[str, tuple[float, float]] = {}
+        self._unknown: Counter[str] = Counter()
         self.unknown = 0
         self.refused = 0
 
@@ -34,14 +37,19 @@ class Admission:
         settings = self._settings
         left, then = self._buckets.pop(address, (float(settings.burst), now))
         left = min(float(settings.burst), left + (now - then) * settings.rate)
-        good = left >= 1 and self.unknown < settings.unknown
+        good = left >= 1 and self.unknown < settings.unknown and self._unknown[address] < settings.each
         self._buckets[address] = (left - 1 if good else left, now)
         if len(self._buckets) > _ADDRESSES:
             del self._buckets[next(iter(self._buckets))]
-        self.unknown += good
+        if good:
+            self.unknown += 1
+            self._unknown[address] += 1
         self.refused += not good
         return good
 
-    def settled(self) -> None:
-        """One that was admitted has proved who it is, or is gone."""
+    def settled(self, address: str) -> None:
+        """One that was admitted from there has proved who it is, or is gone."""
         self.unknown -= 1
+        self._unknown[address] -= 1
+        if self._unknown[address] <= 0:
+            del self._unknown[address]

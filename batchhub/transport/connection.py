@@ -223,7 +223,7 @@ class Connection:
         except BaseException:
             session.abandon()
             raise
-        return session.handler
+        return session.opened()
 
     def _silent(self, seconds: float) -> bool:
         """Whether not even the keep-alives that were sent in the last so many seconds were answered."""

@@ -16,7 +16,7 @@ from batchhub.core.handshake import OFFER_HOST, OFFER_PORT
 from batchhub.core.ports import Clock, H
 from batchhub.transport.admission import AdmissionSettings
 from batchhub.transport.connection import STREAM_PACKET, STREAM_WINDOW
-from batchhub.transport.line import without_ignored, without_packet_log
+from batchhub.transport.line import bounded, without_ignored, without_packet_log
 from batchhub.transport.sessions import StreamSession, reason
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ class GateSettings:
 
     ``handshake``: from a connection's first byte to its offer. ``keepalive_interval`` and ``keepalive_count``: so often a job is asked whether it
     lives, and so many questions in a row may go without an answer. ``streams``: the most at a time to one job. ``patience``: how long a stream waits
-    for a job that is about to dial in. ``open``: how long a job may take to open a stream.
+    for a job that is about to dial in. ``open``: how long a job may take to open a stream. ``unread``: bytes that may wait for a job to read them.
     """
 
     admission: AdmissionSettings = field(default_factory=AdmissionSettings)
@@ -43,6 +43,7 @@ class GateSettings:
     streams: int = 500
     patience: float = 1.5
     open: float = 10.0
+    unread: int = 64 * 1024 * 1024
 
 
 class Keeper(Protocol):
@@ -54,7 +55,7 @@ class Keeper(Protocol):
     def admit(self, address: str) -> bool:
         """Whether its handshake may begin."""
 
-    def settled(self) -> None:
+    def settled(self, address: str) -> None:
         """It has proved who it is, or is gone."""
 
     def knows(self, offer: str, key: bytes) -> bool:
@@ -87,6 +88,7 @@ class JobConnection(asyncssh.SSHServer):
         self.label = ""
         """Its name in logs and errors."""
         self._ssh: asyncssh.SSHServerConnection | None = None
+        self._address = ""
         self._unknown = False
         self._shown = 0
         self._strikes = 0
@@ -100,6 +102,7 @@ class JobConnection(asyncssh.SSHServer):
         """TCP is connected; nothing was said yet."""
         peer = conn.get_extra_info("peername")
         address = str(peer[0]) if isinstance(peer, tuple) and peer else "an unknown address"
+        self._address = address
         self.label = f"from {address}"
         if not self._keeper.admit(address):
             self.alive = False
@@ -110,6 +113,10 @@ class JobConnection(asyncssh.SSHServer):
         without_packet_log(conn)
         self._unknown = True
         loop = asyncio.get_running_loop()
+        # A stream's window bounds what waits for it, but that is the job's word; and answers to what it asks have no window.
+        bounded(
+            conn, self._keeper.settings.unread, lambda: loop.call_soon(self.cut, "it does not read what it is sent")
+        )
         self._timer = loop.call_later(self._keeper.settings.handshake, self.cut, "it made no offer in time")
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -138,7 +145,7 @@ class JobConnection(asyncssh.SSHServer):
     def _settle(self) -> None:
         if self._unknown:
             self._unknown = False
-            self._keeper.settled()
+            self._keeper.settled(self._address)
 
     # ------------------------------------------------ who it is
 
@@ -268,7 +275,7 @@ class JobConnection(asyncssh.SSHServer):
         except BaseException:
             session.abandon()
             raise
-        return session.handler
+        return session.opened()
 
     def _opened(self, task: asyncio.Task[Any]) -> None:
         self._openings.discard(task)

@@ -152,6 +152,14 @@ def without_ignored(connection: Any) -> None:
     connection.send_packet = send_packet
 
 
+def bounded(connection: Any, most: int, too_much: Callable[[], object]) -> None:
+    """Have ``too_much`` called when more than ``most`` bytes wait for the other end to read them. asyncssh itself lets them pile up."""
+    transport = getattr(connection, "_transport", None)
+    if transport is not None:
+        transport.set_write_buffer_limits(high=most)
+        connection.pause_writing = too_much
+
+
 def without_packet_log(logger: Any) -> None:
     """Have a connection or channel prepare no log line for each packet: they are only written at asyncssh's debug level 3, which we never set."""
     logger.log_sent_packet = logger.log_received_packet = _nothing

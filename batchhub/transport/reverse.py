@@ -43,7 +43,6 @@ _KEX = (
     "ecdh-sha2-nistp521",
     "ecdh-sha2-nistp384",
     "ecdh-sha2-nistp256",
-    "diffie-hellman-group16-sha512",
 )
 _MACS = ("hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com")
 
@@ -185,7 +184,11 @@ class ReverseGate:
             return "This proxy expects no job of this name: it has ended, or the hub did not announce it yet."
         ended = self._ended.get(offer)
         if ended is None:
-            return "The job is not dialled in at this proxy, or not yet; its log says what its ssh command answers."
+            # A sibling may know of a connection that was lost; this must be right then, too.
+            return (
+                "The job has no connection to this proxy: it did not dial in yet, or lost its connection and did not dial in again yet; "
+                "its log says what its ssh command answers."
+            )
         return (
             f"The job's connection to this proxy was lost at {ended:%H:%M:%S} UTC, and it has not dialled in again yet."
         )
@@ -213,9 +216,9 @@ class ReverseGate:
             log.warning("Too many connections at once, or too often from %s; some are turned away.", address)
         return good
 
-    def settled(self) -> None:
+    def settled(self, address: str) -> None:
         """One of them has ended."""
-        self._admission.settled()
+        self._admission.settled(address)
 
     def knows(self, offer: str, key: bytes) -> bool:
         """Whether this is the offer's key."""

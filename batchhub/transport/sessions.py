@@ -19,6 +19,12 @@ log = logging.getLogger(__name__)
 HIGH_WATER = 256 * 1024
 """Bytes buffered for sending before the handler is asked to pause."""
 
+SMALLEST_PACKET = 4096
+"""Bytes. Each packet costs time of a loop that everybody shares; an end that takes a byte in each would have it all.
+
+RFC 4253 (6.1) asks for 32,768.
+"""
+
 _GRACE = 1.0
 """Seconds between TERM and KILL at a command's deadline."""
 
@@ -188,7 +194,8 @@ class StreamSession(asyncssh.SSHTCPSession[bytes], Generic[H]):
         self._channel = chan
         without_packet_log(chan)
         self._host.channel_opened()
-        if self._abandoned:
+        # asyncssh shows nowhere else what the other end takes in one packet.
+        if self._abandoned or getattr(chan, "_send_pktsize", SMALLEST_PACKET) < SMALLEST_PACKET:
             chan.abort()
             return
         self.handler = self._factory()
@@ -227,6 +234,12 @@ class StreamSession(asyncssh.SSHTCPSession[bytes], Generic[H]):
         if self._handed:
             error = TunnelError(f"The SSH connection {self._host.label} was lost: {reason(exc)}.") if exc else None
             self._guard(self.handler.connection_lost, error)
+
+    def opened(self) -> H:
+        """The handler, once the channel was opened. Raises TunnelError if that is of no use."""
+        if not self._handed:
+            raise TunnelError(f"The other end of a stream through {self._host.label} takes too little in one packet.")
+        return self.handler
 
     def abandon(self) -> None:
         """Nobody waits for it any more."""

@@ -16,12 +16,6 @@ class Gate(Protocol):
     def open(self, handler: Callable[[], H], offer: str) -> Awaitable[H]:
         """A stream to the job that made this offer. Raises TunnelError when it has not dialled in."""
 
-    def state(self) -> Mapping[str, str]:
-        """The jobs that are connected; no secret."""
-
-    def counters(self) -> Mapping[str, int]:
-        """What became of connections since the start."""
-
 
 class ReverseTunnel:
     """:class:`~batchhub.core.ports.Tunnel` by forwarded-tcpip (RFC 4254, 7.2).
@@ -42,12 +36,8 @@ class ReverseTunnel:
         return await self._gate.open(handler, endpoint.offer)
 
     def state(self) -> Mapping[str, str]:
-        """The gate's connections."""
-        return self._gate.state()
-
-    def counters(self) -> Mapping[str, int]:
-        """The gate's, whichever cluster the jobs are on."""
-        return self._gate.counters()
+        """Nothing of its own: the connections are the gate's, whichever cluster the jobs are on, and are shown with the gate."""
+        return {}
 
     async def close(self) -> None:
         """The gate is not ours."""

@@ -105,10 +105,12 @@ class WebServices:
 class WebSettings:
     """What a site sets about the pages.
 
-    ``base_url`` begins and ends with ``/``. ``secure_cookies``: ``auto`` follows the request's scheme. ``ticket_life`` is how long an access
-    cookie is good after its last use; a laptop that slept longer has to load its notebook page again. Signing out ends it at once. ``metrics``: who may read ``/hub/metrics``: ``admin`` (an admin's token, or a request from the
-    loopback interface that was not forwarded) or ``all``. ``streams`` is the number of open event streams a person may have.
-    ``origin`` is the hub's own if every server has a host of its own below it. ``keep_alive`` and ``poll`` are in seconds. ``version`` is ours; ``compatible`` is the JupyterHub version whose API we speak.
+    ``base_url`` begins and ends with ``/``. ``origin`` is the hub's own if every server has a host of its own below it.
+    ``secure_cookies``: ``auto`` follows the request's scheme. ``ticket_life`` is how long an access cookie is good after its last use; a
+    laptop that slept longer has to load its notebook page again. Signing out ends it at once. ``metrics``: who may read
+    ``/hub/metrics``: ``admin`` (an admin's token, or a request from the loopback interface that was not forwarded) or ``all``.
+    ``streams`` is the number of open event streams a person may have. ``keep_alive`` and ``poll`` are in seconds. ``version`` is ours;
+    ``compatible`` is the JupyterHub version whose API we speak.
     """
 
     base_url: str = "/"

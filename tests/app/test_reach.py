@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.server
 import threading
 import urllib.request
@@ -12,7 +13,8 @@ import pytest
 
 from batchhub.app.reach import ask_directly, make_tunnels
 from batchhub.config.clusters import read_clusters
-from batchhub.core.errors import ConfigError
+from batchhub.core.errors import ConfigError, TunnelError
+from batchhub.core.model import Endpoint
 from batchhub.tunnel.chain import ChainTunnel
 from batchhub.tunnel.direct import DirectTunnel
 from batchhub.tunnel.login import LoginTunnel
@@ -36,13 +38,15 @@ async def test_tunnels_by_cluster_and_kind() -> None:
             "e": {},
         }
     )
-    tunnels = make_tunnels(clusters, utc, {"reverse": ready})
+    tunnels = make_tunnels(clusters, utc, {"reverse": ready}, patience=0.001)
     kinds = {"a": "login", "b": "node", "c": "login,node,reverse", "d": "reverse", "e": "direct"}
     assert set(tunnels) == set(kinds.items())
     assert isinstance(tunnels["a", "login"], LoginTunnel)
     assert isinstance(tunnels["b", "node"], NodeTunnel)
     assert isinstance(tunnels["c", "login,node,reverse"], ChainTunnel)
     assert tunnels["d", "reverse"] is ready
+    with pytest.raises(TunnelError, match=r"did not answer within 0 s"):  # before the one who opens it would give up
+        await tunnels["c", "login,node,reverse"].open(asyncio.Protocol, Endpoint("192.0.2.1", 1), "ann")  # type: ignore[type-var]
     for tunnel in tunnels.values():
         await tunnel.close()
 

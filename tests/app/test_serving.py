@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.server
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -69,6 +71,12 @@ def test_the_proxy_outlives_the_hub_and_is_found_again(shell, ports) -> None:
     wait_for(lambda: answers(public), "the next hub answers through the same proxy")
     assert proxy_pid(shell) == pid
     assert "the proxy runs already" in shell.said(third)
+
+    # A proxy that dies is started again by the hub, with its routes.
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: proxy_pid(shell) != pid and answers(public), "the hub starts another proxy")
+    pid = proxy_pid(shell)
+    assert "the proxy has died" in shell.said(third)
     third.send_signal(signal.SIGTERM)
     assert third.wait(15) == 0
     assert alive(pid)
@@ -156,8 +164,17 @@ def test_stop_leaves_a_recycled_number_alone(inside) -> None:
     (inside.home / "state").mkdir(mode=0o700)
     for content in (str(os.getpid()), "no number", "999999999"):
         (inside.home / "state" / "proxy.pid").write_text(content)
-        assert inside("reload").stdout == "No detached proxy is running.\n"
+        reload = inside("reload")
+        assert (reload.returncode, reload.stdout) == (1, "")
+        assert "No detached proxy is running, so there is nothing to reload." in reload.stderr
         assert inside("stop").stdout == "No detached proxy is running.\n"
+    # The proxy of another directory is not ours to end either.
+    words = ("-m", "batchhub", "proxy", "--state-dir=/elsewhere")
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", *words]) as other:
+        (inside.home / "state" / "proxy.pid").write_text(str(other.pid))
+        assert inside("stop").stdout == "No detached proxy is running.\n"
+        assert other.poll() is None
+        other.kill()
 
 
 def test_a_wrong_schema_stops_the_hub_with_a_sentence(shell, ports) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from batchhub.app.standalone import pid_file, plan_standalone, read_standalone, standalone_chosen
+from batchhub.app.standalone import pid_file, read_standalone, standalone_chosen
 from batchhub.core.errors import ConfigError
 from batchhub.proxy.forward import Forwarding
 from batchhub.proxy.settings import ErrorPages, Metrics, ProxySettings, Redirect
@@ -79,7 +79,7 @@ THEIRS = [
 
 
 def read(*words: str, **environ: str) -> ProxySettings:
-    return plan_standalone(words, {**ENV, **environ}).settings
+    return read_standalone(words, {**ENV, **environ}).plan.settings
 
 
 @pytest.mark.parametrize(
@@ -229,9 +229,9 @@ def test_what_is_wrong_is_a_sentence(words: str, sentence: str) -> None:
 @pytest.mark.parametrize("token", [{}, {"CONFIGPROXY_AUTH_TOKEN": ""}])
 def test_there_is_no_open_api(token: dict[str, str]) -> None:
     with pytest.raises(ConfigError, match=r"CONFIGPROXY_AUTH_TOKEN is not set.*openssl rand -hex 32"):
-        plan_standalone(["--default-target=http://x"], token)
+        read_standalone(["--default-target=http://x"], token)
     with pytest.raises(ConfigError, match="16 characters"):
-        plan_standalone([], {"CONFIGPROXY_AUTH_TOKEN": "short"})
+        read_standalone([], {"CONFIGPROXY_AUTH_TOKEN": "short"})
 
 
 def test_certificates(tmp_path: Path) -> None:

@@ -52,3 +52,11 @@ def test_bounded(clock, monkeypatch) -> None:
 
 def test_a_clock_of_its_own() -> None:
     assert LinkAuthenticator()._clock().tzinfo is not None
+
+
+async def test_whoever_started_the_hub_is_told_when_a_link_was_used(clock) -> None:
+    told: list[str] = []
+    made = LinkAuthenticator(clock=clock, used=told.append)
+    token = made.issue("ann", clock.now)
+    assert [await made.authenticate(None, {"token": each}) for each in ("x", token, token)] == [None, "ann", None]
+    assert told == ["ann"]

@@ -25,10 +25,6 @@ pytestmark = [pytest.mark.cluster, pytest.mark.browser, pytest.mark.sshd]
 def site(slurm_lab: SlurmLab, tmp_path: Path) -> Iterator[tuple[HubUnderTest, SlurmLab]]:
     """A hub that reaches the login node's sshd, and one node that reaches the hub and is reached by nobody."""
     lab, node = slurm_lab, slurm_lab.nodes[0]
-    key = tmp_path / "id_ed25519"
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
-    for user in ("alice", "batchhubsvc"):
-        lab.authorize(user, key.with_suffix(".pub").read_text())
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     with way_out(lab, node) as address, blocked(lab, node):
@@ -38,13 +34,7 @@ def site(slurm_lab: SlurmLab, tmp_path: Path) -> Iterator[tuple[HubUnderTest, Sl
             "tunnel": "reverse",
             "reverse_host": address,
             "prologue": f"export PATH={jupyter_for_everybody()}:$PATH",
-            "ssh": {
-                "host": lab.login_host,
-                "port": lab.login_port,
-                "known_hosts": lab.host_key_line,
-                "client_keys": [str(key)],
-                "service_username": "batchhubsvc",
-            },
+            "ssh": lab.way_in(tmp_path, "alice"),
         }
         fields = {"partition": {}, "cores": {"max": 16}, "memory": {"default": "300M", "min": 64}, "walltime": {}}
         config = python_config(

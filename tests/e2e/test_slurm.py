@@ -44,22 +44,12 @@ def running_site(slurm_lab_accounting: SlurmLab, tmp_path_factory: pytest.TempPa
     """A hub in a network of its own, whose only neighbour is the login node's sshd."""
     lab = slurm_lab_accounting
     directory = tmp_path_factory.mktemp("slurm-hub")
-    key = directory / "id_ed25519"
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
-    for user in ("alice", "bob", "batchhubsvc"):
-        lab.authorize(user, key.with_suffix(".pub").read_text())
     cluster = {
         "title": "Test cluster",
         "scheduler": "slurm",
         "transport": "ssh",
         "prologue": f"export PATH={jupyter_for_everybody()}:$PATH",
-        "ssh": {
-            "host": lab.login_host,
-            "port": lab.login_port,
-            "known_hosts": lab.host_key_line,
-            "client_keys": [str(key)],
-            "service_username": "batchhubsvc",
-        },
+        "ssh": {**lab.way_in(directory, "alice", "bob"), "known_hosts": lab.host_key_line},
     }
     fields = {
         "partition": {},

@@ -18,7 +18,7 @@ import requests
 
 from batchhub.auth.dictionary import hash_password
 from tests.e2e.parts import HubUnderTest, python_config, wait_until
-from tests.lab.cluster import PEOPLE, SERVICE, SlurmLab
+from tests.lab.cluster import PEOPLE, SlurmLab
 from tests.tunnel.front import APPLICATION, UPGRADE
 
 pytestmark = [pytest.mark.cluster, pytest.mark.sshd]
@@ -47,23 +47,10 @@ print(answer.decode())
 @pytest.fixture(scope="module")
 def hub(slurm_lab: SlurmLab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubUnderTest]:
     lab, directory = slurm_lab, tmp_path_factory.mktemp("socket-app")
-    key, known = directory / "key", directory / "known_hosts"
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
-    for user in (*PEOPLE, SERVICE):
-        lab.authorize(user, key.with_suffix(".pub").read_text())
-    known.write_text("\n".join([lab.host_key_line, *lab.node_host_key_lines]) + "\n")
     program = Path(shutil.copy(APPLICATION, lab.root / "socket-application.py"))
     program.chmod(0o644)
     quick = {"keepalive_interval": 1.0, "keepalive_count": 2, "connect_timeout": 4.0}
-    ssh = {
-        "host": lab.login_host,
-        "port": lab.login_port,
-        "known_hosts": str(known),
-        "client_keys": [str(key)],
-        "service_username": SERVICE,
-        "node": quick,
-        **quick,
-    }
+    ssh = {**lab.way_in(directory, *PEOPLE), "node": quick, **quick}
     small = {
         "title": "Small",
         "socket_argv": ["/usr/bin/python3", str(program), "{socket}"],

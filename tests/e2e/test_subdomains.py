@@ -222,7 +222,7 @@ def test_every_server_at_its_own_host(tmp_path: Path) -> None:
         second.get_by_role("button", name="Sign out").click()
         second.wait_for_url("**/hub/login?out=1")
         assert page.evaluate("Promise.all(window.cut)") == [True] * 8
-        assert page.evaluate(REACH, f"/user/{ME}/api/status")[0] == 403
+        assert page.evaluate(REACH, f"/user/{ME}/api/status")[0] == 424
         second.screenshot(path=tmp_path / "out.png")
 
         page.close()

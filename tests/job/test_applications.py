@@ -3,7 +3,7 @@ import json
 import pytest
 
 from batchhub.core.errors import BadInput
-from batchhub.job.applications import BUILT_IN, CODE_SERVER, JUPYTERLAB, Application, custom
+from batchhub.job.applications import BUILT_IN, CODE_SERVER, JUPYTERLAB, MARIMO, Application, custom
 from batchhub.job.files import job_files, launcher_source
 
 
@@ -63,3 +63,16 @@ def test_jupyterlab_is_told_where_the_hub_is() -> None:
     document = json.loads(JUPYTERLAB.document("/user/ann/x/", username="ann", server="x"))
     assert "'hubPrefix':'/hub/'" in document["argv"][-1]
     assert "'hubUser':'ann','hubServerName':'x'" in document["argv"][-1]
+
+
+@pytest.mark.parametrize(
+    ("application", "path"),
+    [(CODE_SERVER, "/healthz"), (JUPYTERLAB, "/user/ann/api/status"), (MARIMO, "/user/ann/api/status")],
+)
+def test_it_is_probed_under_the_path_that_it_knows(application: Application, path: str) -> None:
+    assert application.probed_path("/user/ann/") == path
+
+
+def test_a_base_path_has_no_final_slash() -> None:
+    document = json.loads(MARIMO.document("/user/ann/"))
+    assert "--base-url=/user/ann" in document["argv"]

@@ -28,7 +28,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Self
+from typing import IO, Any, Self
 
 import psutil
 
@@ -451,6 +451,21 @@ class SlurmLab:
         with path.open("a") as keys:
             keys.write(public_key_line.strip() + "\n")
         path.chmod(0o644)
+
+    def way_in(self, directory: Path, *users: str) -> dict[str, Any]:
+        """A cluster's ``ssh`` table: the service account and these people are let in with a new key, made in this directory."""
+        key, known = directory / "id_ed25519", directory / "known_hosts"
+        run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key))
+        for user in (*users, SERVICE):
+            self.authorize(user, key.with_suffix(".pub").read_text())
+        known.write_text("\n".join([self.host_key_line, *self.node_host_key_lines]) + "\n")
+        return {
+            "host": self.login_host,
+            "port": self.login_port,
+            "known_hosts": str(known),
+            "client_keys": [str(key)],
+            "service_username": SERVICE,
+        }
 
     def in_hub_namespace(self, argv: Sequence[str]) -> list[str]:
         """The argv that runs ``argv`` (as root) where the hub is: it reaches the login node and nothing else."""

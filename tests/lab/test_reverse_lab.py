@@ -34,7 +34,7 @@ from batchhub.transport.dialin import GateSettings
 from batchhub.transport.reverse import ReverseGate
 from batchhub.tunnel.reverse import ReverseTunnel
 from tests.gate import HOST
-from tests.lab.cluster import SERVICE, SlurmLab
+from tests.lab.cluster import SlurmLab
 from tests.lab.network import blocked
 from tests.proxy.harness import TOKEN, settings
 from tests.tunnel.front import APPLICATION, Front
@@ -49,21 +49,8 @@ SECRET = handshake.server_token(KEY, "abcdefghijkl", 1)
 @pytest.fixture(scope="module")
 def ssh(slurm_lab: SlurmLab, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
     """The settings of the cluster's way in."""
-    directory = tmp_path_factory.mktemp("ssh")
-    key, known = directory / "key", directory / "known_hosts"
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
-    for user in ("alice", SERVICE):
-        slurm_lab.authorize(user, key.with_suffix(".pub").read_text())
-    known.write_text("\n".join([slurm_lab.host_key_line, *slurm_lab.node_host_key_lines]) + "\n")
-    return {
-        "host": slurm_lab.login_host,
-        "port": slurm_lab.login_port,
-        "known_hosts": str(known),
-        "client_keys": [str(key)],
-        "service_username": SERVICE,
-        "open_timeout": 1.0,
-        "node": {"connect_timeout": 1.0},
-    }
+    way_in = slurm_lab.way_in(tmp_path_factory.mktemp("ssh"), "alice")
+    return {**way_in, "open_timeout": 1.0, "node": {"connect_timeout": 1.0}}
 
 
 @dataclass

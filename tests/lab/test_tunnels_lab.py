@@ -18,7 +18,7 @@ import pytest
 from batchhub.app.reach import make_tunnels
 from batchhub.config.clusters import read_clusters
 from batchhub.core.model import Endpoint
-from tests.lab.cluster import SERVICE, SlurmLab
+from tests.lab.cluster import SlurmLab
 from tests.lab.network import blocked, way_out
 from tests.tunnel.front import APPLICATION, Front, application, fronting
 
@@ -31,19 +31,7 @@ PORT, INNER = 28888, 28889
 @pytest.fixture(scope="module")
 def ssh(slurm_lab: SlurmLab, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
     """The settings of a cluster's way in."""
-    directory = tmp_path_factory.mktemp("ssh")
-    key, known = directory / "key", directory / "known_hosts"
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
-    for user in ("alice", "bob", SERVICE):
-        slurm_lab.authorize(user, key.with_suffix(".pub").read_text())
-    known.write_text("\n".join([slurm_lab.host_key_line, *slurm_lab.node_host_key_lines]) + "\n")
-    return {
-        "host": slurm_lab.login_host,
-        "port": slurm_lab.login_port,
-        "known_hosts": str(known),
-        "client_keys": [str(key)],
-        "service_username": SERVICE,
-    }
+    return slurm_lab.way_in(tmp_path_factory.mktemp("ssh"), "alice", "bob")
 
 
 @pytest.fixture(scope="module")

@@ -105,7 +105,7 @@ async def test_bad_routes_are_400(tmp_path: Path, body: Any) -> None:
 @pytest.mark.parametrize(
     "auth", [None, "", "token", f"Token {TOKEN}", f"Bearer {TOKEN}", f"token {TOKEN}x", f"token  {TOKEN}", "token \xe9"]
 )
-async def test_without_the_token_nothing(tmp_path: Path, auth: str | None) -> None:
+async def test_without_the_token_nothing(tmp_path: Path, auth: str | None, caplog: pytest.LogCaptureFixture) -> None:
     async with world(tmp_path) as w:
         for method, path in (
             ("GET", "/api/routes"),
@@ -113,8 +113,10 @@ async def test_without_the_token_nothing(tmp_path: Path, auth: str | None) -> No
             ("GET", "/nothing"),
             ("GET", "/api/tunnels"),
         ):
-            assert await call(w, method, path, {"target": "http://x"}, auth) == (403, b"")
+            status, answer = await call(w, method, path, {"target": "http://x"}, auth)
+            assert (status, json.loads(answer)["status"]) == (403, 403)
         assert not len(w.proxy.context.book.routes)
+    assert caplog.text.count("The control API refused 127.0.0.1 ('/api/routes')") == 1, "once a minute"
 
 
 async def test_inactive_since(tmp_path: Path) -> None:
@@ -221,7 +223,7 @@ async def test_bad_settings(tmp_path: Path, changes: dict[str, Any], words: str)
 
 async def test_a_taken_port_is_a_sentence(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
-        with pytest.raises(ConfigError, match="cannot start"):
+        with pytest.raises(ConfigError, match="cannot listen on"):
             async with world(tmp_path, api_port=w.proxy.api_port):
                 pass
         assert not (tmp_path / "state.json").exists(), "the second one writes nothing over the first one's file"

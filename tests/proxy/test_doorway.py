@@ -15,6 +15,7 @@ from batchhub.core.hosts import ENTER, read_origin
 from batchhub.core.tickets import ENTRY_LIFE, Entry, Ticket, door_of, sign, sign_entry, verify
 from batchhub.proxy.access import Refuse, Tickets
 from batchhub.proxy.book import EndSession
+from batchhub.proxy.counters import key
 from batchhub.proxy.doorway import Entered, enter, knock
 from tests.proxy.harness import HOUR, KEY, NOW, TICKET, App, World, parse, running, world
 
@@ -173,6 +174,12 @@ async def test_from_the_door_to_the_hub_and_in(tmp_path: Path) -> None:
         status, _, _ = await ask(w, AFTER, f"Cookie: {cookie}; __Host-batchhub-door={secret}; own=1")
         assert (status, app.requests[0].target) == (200, AFTER)
         assert app.requests[0].header("cookie") == "own=1", "neither the ticket nor the door reaches the application"
+        counts = w.proxy.plane.report().counts
+        assert {name: number for name, number in counts.items() if "access" in name} == {
+            key("access", "sent for an entry"): 1,
+            key("access", "entered"): 1,
+            key("access", "allowed"): 1,
+        }
 
 
 @pytest.mark.parametrize(

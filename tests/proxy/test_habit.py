@@ -129,3 +129,27 @@ def test_facts_do_not_outlive_their_lines() -> None:
     again = habit.facts(habit.read(b"GET /y?q HTTP/1.1\r\nHost: a\r\nOrigin: http://a\r\n\r\n"), PEER, "/y")
     assert again == replace(facts, target="/y?q")
     assert habit.facts(habit.read(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"), PEER, "/x").origin is None
+
+
+async def test_a_front_ends_connection_carries_many_people(tmp_path: Path) -> None:
+    """Requests of one connection that differ in one line alone, as a front end sends them for different people."""
+    async with running(App()) as app, world(tmp_path, trusted_proxies=("127.0.0.1",)) as w:
+        for name in ("alice", "bob"):
+            w.route(f"/user/{name}", app.port, owner=name, authorization=f"token {name}'s")
+        alice = ticket_cookie()
+        bob = ticket_cookie(user="bob", path="/user/bob/", session="s2")
+        connection = await w.connect()
+        for _ in range(2):
+            assert await ask(*connection, "/user/alice/", "X-Forwarded-For: 192.0.2.1", alice) == 200
+            assert await ask(*connection, "/user/alice/", "X-Forwarded-For: 192.0.2.2", bob) == 403
+            assert await ask(*connection, "/user/bob/", "X-Forwarded-For: 192.0.2.2", bob) == 200
+            assert await ask(*connection, "/user/bob/", "X-Forwarded-For: 192.0.2.1", alice) == 403
+            assert await ask(*connection, "/user/alice/", "X-Forwarded-For: 192.0.2.3", alice) == 200
+            assert await ask(*connection, "/user/alice/", "X-Forwarded-For: 192.0.2.3") == 403
+        said = [(request.header("x-forwarded-for"), request.header("authorization")) for request in app.requests]
+        assert said == 2 * [
+            ("192.0.2.1, 127.0.0.1", "token alice's"),
+            ("192.0.2.2, 127.0.0.1", "token bob's"),
+            ("192.0.2.3, 127.0.0.1", "token alice's"),
+        ]
+        connection[1].close()

@@ -7,7 +7,7 @@ from pathlib import Path
 import h11
 import pytest
 
-from tests.proxy.harness import App, World, parse, read_head, read_request, running, world
+from tests.proxy.harness import App, World, parse, read_head, read_request, running, statuses, world
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -270,6 +270,20 @@ async def test_the_body_waits_for_the_applications_100(tmp_path: Path) -> None:
         writer.close()
 
 
+@pytest.mark.parametrize("version", ["1.1", "1.0"])
+async def test_interim_answers_have_an_end(tmp_path: Path, version: str) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = await read_request(reader)
+        count = int(request.target[1:])
+        writer.write(b"HTTP/1.1 103 Early Hints\r\n\r\n" * count + OK)
+
+    async with running(App(serve=serve)) as app, world(tmp_path) as w:
+        w.route("/", app.port)
+        for count, status in ((100, 200), (101, 502)):
+            answer = await w.raw(f"GET /{count} HTTP/{version}\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+            assert statuses(answer) == [103] * (100 if version == "1.1" else 0) + [status]
+
+
 async def test_http_1_0_knows_no_interim_answers(tmp_path: Path) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         request = await read_request(reader)
@@ -332,6 +346,31 @@ async def test_an_early_answer_may_stream_while_the_body_is_still_sent(tmp_path:
         assert await asyncio.wait_for(reader.read(), 5) == b"0\r\n\r\n"
         writer.close()
         assert app.requests == [], "the answer said that the connection ends, so the next request is not taken"
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: 9999999\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n"])
+async def test_an_early_answer_arrives_though_its_application_resets_the_connection(
+    tmp_path: Path, framing: bytes
+) -> None:
+    """It says too large and closes without having read: the system sends a reset, and our next write fails."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        writer.write(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\n\r\nbig")
+        writer.close()
+
+    block = b"186a0\r\n" + bytes(100_000) + b"\r\n" if b"chunked" in framing else bytes(100_000)
+    async with running(App(serve=serve)) as app, world(tmp_path) as w:
+        w.route("/", app.port)
+        for _ in range(10):
+            reader, writer = await w.connect()
+            writer.write(b"PUT / HTTP/1.1\r\nHost: x\r\n" + framing + block)
+            for _ in range(20):
+                writer.write(block)
+                await asyncio.sleep(0)
+            answer = await read_answer(reader)
+            assert (answer.status, answer.body) == (413, b"big")
+            writer.close()
 
 
 async def test_an_early_answer_whose_application_leaves_still_arrives_whole(tmp_path: Path) -> None:

@@ -5,8 +5,22 @@ from pathlib import Path
 
 import pytest
 
+from batchhub.proxy.book import EndSession
+from batchhub.proxy.downstream import Phase
 from batchhub.proxy.settings import Limits
-from tests.proxy.harness import App, World, parse, read_request, running, statuses, until, world
+from tests.proxy.harness import (
+    HOUR,
+    NOW,
+    App,
+    World,
+    parse,
+    read_request,
+    running,
+    statuses,
+    ticket_cookie,
+    until,
+    world,
+)
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 ASK = b"GET /%b HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -210,6 +224,24 @@ async def test_only_what_may_be_repeated_is_sent_again(
         assert [request.target for request in app.requests] == ["/first"] + ["/x"] * requests
 
 
+async def test_whose_answer_began_is_not_asked_again(tmp_path: Path) -> None:
+    """A connection that was used before brings something, and only then ends or goes wrong."""
+    for begun in (b"HTTP/1.1 2", b"HTTP/1.1 103 Early Hints\r\n\r\n", b"garbage\r\n\r\n"):
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, begun: bytes = begun) -> None:
+            app.requests.append(await read_request(reader))
+            writer.write(OK)
+            app.requests.append(await read_request(reader))
+            writer.write(begun)
+
+        async with running(App(serve=serve)) as app, world(tmp_path) as w:
+            w.route("/", app.port)
+            assert (await w.get("/a"))[0] == 200
+            answer = await w.raw(LAST % b"b")
+            assert statuses(answer)[-1] == 502
+            assert app.connections == 1
+
+
 # ---------------------------------------------------------------- bad answers
 
 
@@ -293,6 +325,34 @@ async def test_an_answer_that_breaks_off_is_broken_off(tmp_path: Path, framing: 
         writer.write(b"GET / HTTP/" + version + b"\r\nHost: x\r\n\r\n")
         await asyncio.wait_for(reader.readuntil(b"half"), 5)
         seen.set()
+        with pytest.raises(ConnectionError):
+            await asyncio.wait_for(reader.read(), 5)
+        writer.close()
+
+
+@pytest.mark.parametrize("framing", [b"", b"Content-Length: 9\r\n"])
+@pytest.mark.parametrize("why", ["its session ended", "it reads nothing", "the proxy ends"])
+async def test_an_answer_that_is_cut_short_looks_so_to_a_client_that_reads_to_the_end(
+    tmp_path: Path, framing: bytes, why: str
+) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\n" + framing + b"\r\nhalf")
+        await reader.read()
+
+    async with running(App(serve=serve)) as app, world(tmp_path) as w:
+        w.route("/user/alice", app.port, owner="alice")
+        reader, writer = await w.connect()
+        writer.write(f"GET /user/alice/x HTTP/1.0\r\nHost: x\r\n{ticket_cookie()}\r\n\r\n".encode())
+        await asyncio.wait_for(reader.readuntil(b"half"), 5)
+        (client,) = w.proxy.context.clients
+        if why == "its session ended":
+            w.proxy.plane.apply(EndSession("s1", NOW + HOUR))
+        elif why == "it reads nothing":
+            client.phase = Phase.LINGER  # the answer is in our buffers, and nobody takes it
+            client.expire()
+        else:
+            await w.proxy.close()
         with pytest.raises(ConnectionError):
             await asyncio.wait_for(reader.read(), 5)
         writer.close()

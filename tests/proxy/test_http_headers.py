@@ -1,10 +1,11 @@
 """What an application may learn from a request's head, and what it may say in an answer's."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
-from tests.proxy.harness import App, running, ticket_cookie, world
+from tests.proxy.harness import App, parse, running, ticket_cookie, world
 
 TICKET = ticket_cookie().partition("=")[2]
 TOKEN = "bh_" + "Aa0_-" * 8 + "xyz"
@@ -301,6 +302,25 @@ async def test_an_application_cannot_set_a_cookie_of_the_hub(tmp_path: Path, val
         assert headers["set-cookie"] == own
         answer = await w.raw(b"GET /hub/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         assert answer.count(b"Set-Cookie: ") == 2, "the hub itself can"
+
+
+@pytest.mark.parametrize("version", ["1.1", "1.0"])
+async def test_what_to_upgrade_to_is_said_with_426_alone(tmp_path: Path, version: str) -> None:
+    lines = b"Connection: Upgrade\r\nUpgrade: websocket\r\nUpgrade: other/2\r\nContent-Length: 0\r\n\r\n"
+    async with running(App()) as app, world(tmp_path) as w:
+        w.route("/", app.port)
+        for status, offered in ((b"426 Upgrade Required", "websocket, other/2"), (b"400 Bad Request", None)):
+            app.answer = b"HTTP/1.1 " + status + b"\r\n" + lines
+            for close in (True, False):
+                end = "Connection: close" if close else "Connection: keep-alive"
+                reader, writer = await w.connect()
+                writer.write(f"GET / HTTP/{version}\r\nHost: x\r\n{end}\r\n\r\n".encode())
+                _, headers, _ = parse(await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5))
+                writer.close()
+                assert headers.get("upgrade") == offered
+                words = {word for word in headers.get("connection", "").split(", ") if word}
+                assert ("Upgrade" in words) == (offered is not None)
+                assert ("close" in words) == (close or version == "1.0")
 
 
 @pytest.mark.parametrize("first", ["103 Early Hints", "101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x"])

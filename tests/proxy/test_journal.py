@@ -2,12 +2,13 @@
 
 import asyncio
 import json
+import os
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from batchhub.core.errors import BadInput
+from batchhub.core.errors import BadInput, ConfigError
 from batchhub.proxy.book import (
     Activity,
     AddRoute,
@@ -174,10 +175,32 @@ async def test_what_could_not_be_written_is_written_later(tmp_path: Path, caplog
     journal.append(CHANGES[0])
     with pytest.raises(OSError, match="No such file"):
         await journal.flush()
-    for _ in range(4):
+    for _ in range(12):
         await tries.acquire()
-    assert "cannot be saved" in caplog.text
+    assert caplog.text.count(f"cannot be saved in {path}") == 1, "once a minute"
     path.parent.mkdir()
+    for _ in range(500):
+        if path.exists():
+            break
+        await asyncio.sleep(0.01)
+    for _ in range(500):
+        if "is saved again" in caplog.text:
+            break
+        await asyncio.sleep(0.01)
+    keeper.cancel()
+    await asyncio.gather(keeper, return_exceptions=True)
+    assert "is saved again" in caplog.text
+    assert content(opened(path)[0]) == content(book)
+
+
+async def test_what_is_saved_of_a_damaged_file_is_in_a_file_again_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "routes"
+    book, _ = await written(path)
+    lines = path.read_bytes().split(b"\n")
+    path.write_bytes(b"\n".join([*lines[:-1], b"{damaged", b""]))
+    _, journal = opened(path)
+    assert not path.exists()
+    keeper = asyncio.ensure_future(journal.keep())
     for _ in range(500):
         if path.exists():
             break
@@ -185,6 +208,37 @@ async def test_what_could_not_be_written_is_written_later(tmp_path: Path, caplog
     keeper.cancel()
     await asyncio.gather(keeper, return_exceptions=True)
     assert content(opened(path)[0]) == content(book)
+
+
+async def test_what_others_could_write_is_not_believed(tmp_path: Path) -> None:
+    path = tmp_path / "routes"
+    await written(path)
+    path.chmod(0o620)
+    with pytest.raises(ConfigError, match="can be written by others"):
+        opened(path)
+
+
+async def test_a_file_that_waits_in_our_ones_place_reads_no_secret(tmp_path: Path) -> None:
+    """Somebody who guesses the name has it ready, open, and readable."""
+    path = tmp_path / "routes"
+    planted = tmp_path / f".routes.{os.getpid()}"
+    planted.write_text("")
+    planted.chmod(0o666)
+    with planted.open() as spy:
+        await written(path)
+        assert spy.read() == ""
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_two_proxies_do_not_share_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "routes"
+    first, second = (Journal(path, Book(Clock()), Clock()) for _ in range(2))
+    first.claim()
+    with pytest.raises(ConfigError, match="Another proxy uses the state file"):
+        second.claim()
+    assert (tmp_path / "routes.lock").stat().st_mode & 0o777 == 0o600
+    for journal in (first, second):
+        os.close(journal._lock)
 
 
 async def test_without_a_file_nothing_is_written(tmp_path: Path) -> None:
@@ -209,6 +263,30 @@ def test_a_route_posted_again_is_the_same_object() -> None:
     assert first.last_activity == NOW + HOUR
     book.add(read_route("/x", {"target": "http://y"}, NOW))
     assert book.routes.get("/x") is not first
+
+
+@pytest.mark.parametrize(
+    ("fields", "shared"),
+    [
+        ({"target": "http://x", "owner": "ann"}, True),
+        ({"target": "http://y", "server_id": "s1"}, True),
+        ({"target": "http://y", "server_id": "s2"}, False),
+        ({"target": "http://y"}, False),
+    ],
+)
+def test_what_is_open_keeps_a_route_in_use_that_took_the_place_of_its_own(
+    fields: dict[str, str], *, shared: bool
+) -> None:
+    book = Book(Clock())
+    former = read_route("/x", {"target": "http://x", "server_id": "s1"}, NOW - HOUR)
+    book.add(former)
+    book.add(read_route("/x", fields, NOW))
+    route = book.routes.get("/x")
+    assert route is not None
+    assert route is not former
+    assert route.last_activity == NOW, "that it was posted counts as use"
+    former.use.at = NOW + HOUR
+    assert route.last_activity == (NOW + HOUR if shared else NOW)
 
 
 def test_activity_is_told_once() -> None:

@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import os
 import socket
+import struct
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,7 +15,7 @@ from batchhub.core.errors import HubError, TunnelError, Unreachable
 from batchhub.proxy import members
 from batchhub.proxy.link import Link
 from batchhub.proxy.members import Member, Stage
-from batchhub.proxy.spawn import Launcher
+from batchhub.proxy.spawn import Child, Launcher
 
 
 @asynccontextmanager
@@ -108,3 +110,48 @@ async def test_a_worker_that_does_not_answer_is_told_of_and_killed(
         assert len(caplog.messages) == 2
     finally:
         child.kill()
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        None,
+        [],
+        {"counts": {}, "levels": {}},
+        {"counts": {"requests": "many"}, "levels": {}, "seen": {}},
+        {"counts": {"requests": float("nan")}, "levels": {}, "seen": {}},
+        {"counts": {}, "levels": {"routes": None}, "seen": {}},
+        {"counts": {str(number): 1 for number in range(20_000)}, "levels": {}, "seen": {}},
+    ],
+    ids=lambda report: str(report)[:40],
+)
+async def test_a_worker_that_reports_nonsense_is_as_one_that_does_not_answer(report: Any) -> None:
+    ours, theirs = socket.socketpair()
+    for end in (ours, theirs):
+        end.setblocking(False)
+    noted: list[Any] = []
+    member = Member(1, 1, Child(os.getpid()), noted.append)
+    worker = Link(lambda name, _: report if name == "report" else None, lambda: None)
+    await worker.open(theirs)
+    await member.adopt(ours, Stage.SERVING)
+    try:
+        with pytest.raises(Unreachable, match="cannot be read"):
+            await member.hear(5)
+        assert (dict(member.report.counts), noted) == ({}, [])
+    finally:
+        await worker.end()
+        await member.link.end()
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("data", [b"{", b"3", b"[]", b'{"re":[]}', b"[" * 100_000, b"\xff"], ids=lambda data: data[:9])
+async def test_nonsense_ends_a_link(data: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    gone = asyncio.Event()
+    link = Link(lambda *_: None, gone.set)
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    await link.open(ours)
+    with theirs, caplog.at_level(logging.CRITICAL, "asyncio"):
+        theirs.sendall(struct.pack(">I", len(data)) + data)
+        await asyncio.wait_for(gone.wait(), 10)
+    assert not link.alive

@@ -3,15 +3,20 @@
 import asyncio
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from batchhub.proxy.access import Allow, Refuse
+from batchhub.proxy.access import Allow, AskHub, Decision, Knock, Redirect, Refuse
 from batchhub.proxy.counters import BOUNDS, Counters, Report, key
+from batchhub.proxy.doorway import Entered
 from batchhub.proxy.metrics import exposition
-from tests.proxy.harness import TOKEN, App, read_head, running, ticket_cookie, world
-from tests.proxy.processes import proxy, talk
+from batchhub.proxy.plane import DataPlane, Parts
+from batchhub.tunnel.chain import ChainTunnel
+from batchhub.tunnel.reverse import ReverseTunnel
+from tests.proxy.harness import TOKEN, App, Clock, read_head, running, settings, ticket_cookie, world
+from tests.proxy.processes import proxy, talk, until
 from tests.proxy.test_api import call
 
 
@@ -34,7 +39,8 @@ def test_counting() -> None:
     counters.request(b"GET", 101, 9999.0, 1000, 2000)
     counters.decided(Allow)
     counters.decided(Allow)
-    counters.decided(Refuse)
+    for kind in (Refuse, AskHub, Redirect, Knock, Entered):
+        counters.decided(kind)
     counters.turned_away()
     shown = samples(exposition(Report(counters.counts()) + Report({}, {"clients": 3})))
     assert shown['batchhub_proxy_requests_total{code="200",method="GET"}'] == 2
@@ -48,7 +54,10 @@ def test_counting() -> None:
     assert shown["batchhub_proxy_sent_bytes_total"] == 1020
     assert shown["batchhub_proxy_received_bytes_total"] == 2005
     assert shown['batchhub_proxy_access_total{decision="allowed"}'] == 2
-    assert shown['batchhub_proxy_access_total{decision="refused"}'] == 1
+    decisions = {name for name in shown if name.startswith("batchhub_proxy_access_total")}
+    assert len(decisions) == len([*get_args(Decision), Entered]), "each has a name of its own"
+    assert {shown[name] for name in decisions} == {1, 2}
+    assert 'batchhub_proxy_access_total{decision="other"}' not in decisions
     assert shown["batchhub_proxy_turned_away_total"] == 1
     assert shown["batchhub_proxy_client_connections"] == 3
     # configurable-http-proxy's names.
@@ -63,6 +72,42 @@ def test_reports_are_added_up() -> None:
     assert one + Report({key("a", "x"): 3, key("a", "y"): 1}, {"d": 5}) == Report(
         {key("a", "x"): 4, "b": 2, key("a", "y"): 1}, {"c": 1, "d": 5}
     )
+
+
+class JobsThere:
+    """What is of no cluster: the connections of jobs that dialled in."""
+
+    def state(self) -> dict[str, str]:
+        return {"job": "since 2026-03-04 05:06:07 UTC, 0 streams"}
+
+    def counters(self) -> dict[str, int]:
+        return {"connects": 3}
+
+
+def test_what_several_clusters_share_is_counted_once(tmp_path: Path) -> None:
+    gate = JobsThere()
+    reverse, chain = ReverseTunnel(gate), ChainTunnel({"reverse": ReverseTunnel(gate)})  # type: ignore[arg-type]
+
+    async def scenario() -> DataPlane:
+        tunnels = {("c1", "reverse"): reverse, ("c2", "login,reverse"): chain}
+        parts = Parts(tunnels, nobody, gate)  # type: ignore[arg-type]
+        plane = DataPlane(settings(tmp_path), parts, Clock())
+        await plane.close()
+        return plane
+
+    plane = asyncio.run(scenario())
+    report = plane.report()
+    assert {name: value for name, value in report.counts.items() if "tunnel" in name} == {
+        key("tunnel_events", "", "reverse", "connects"): 3
+    }
+    assert {name: value for name, value in report.levels.items() if "tunnels" in name} == {
+        key("tunnels", "", "reverse", "up"): 1
+    }
+    assert [tunnel["cluster"] for tunnel in plane.tunnels() if tunnel["state"]] == [""]
+
+
+async def nobody(_token: str, _path: str) -> None:
+    return None
 
 
 async def test_what_a_proxy_shows(tmp_path: Path) -> None:
@@ -132,7 +177,8 @@ async def test_workers_are_added_up_and_have_a_listener_of_their_own(tmp_path: P
         assert (await w.get("/api/routes", port=w.metrics_port))[0] == 404, "nothing but metrics without a token"
         for socket in sockets.values():
             socket.writer.close()
-        # One line for each request, whole, whichever worker wrote it.
+        # One line for each request, whole, whichever worker wrote it, a moment later.
+        await until(lambda: " /open/x " in w.log(), "the request is in the log")
         lines = [line.partition("access: ")[2] for line in w.log().splitlines() if "proxy.access" in line]
         assert [json.dumps(line.split()[:4]) for line in lines if " /open/x " in line] == [
             '["GET", "/open/x", "200", "-"]'

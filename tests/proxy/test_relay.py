@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from batchhub.proxy.access import Decision
-from batchhub.proxy.context import NullObserver
 from batchhub.proxy.relay import Pipe
 from tests.proxy.harness import NOW, App, read_head, running, world
 
@@ -15,7 +14,7 @@ ASK = b"GET /s HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
 
 
-class Observer(NullObserver):
+class Observer:
     def __init__(self) -> None:
         self.seen: list[tuple[int, int, int]] = []
 
@@ -23,6 +22,9 @@ class Observer(NullObserver):
         self.seen.append((status, sent, received))
 
     def decided(self, kind: type[Decision]) -> None:
+        pass
+
+    def turned_away(self) -> None:
         pass
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from batchhub.core.errors import ConfigError
+from batchhub.proxy.settings import Limits
 from batchhub.proxy.tls import ClientTLS, ServerTLS, client_context, server_context
 from tests.proxy.certificates import Authority
 from tests.proxy.harness import TOKEN, App, parse, read_head, running, ticket_cookie, world
@@ -53,6 +54,16 @@ async def test_requests_large_answers_upgrades_and_early_answers_over_tls(tmp_pa
         assert (await ask("PUT /none HTTP/1.1\r\nContent-Length: 99", b"abc")).startswith(b"HTTP/1.1 404 ")
         w.clock.now += timedelta(minutes=30)
         assert "Secure" in parse(await ask("GET /user/alice/ HTTP/1.1\r\nConnection: close"))[1]["set-cookie"]
+
+
+async def test_who_does_not_shake_hands_is_not_waited_for(tmp_path: Path) -> None:
+    """Before the handshake a connection is in nobody's count, and has a file open all the same."""
+    chain, key = Authority(tmp_path).sign("hub", "hub.test")
+    async with world(tmp_path, tls=ServerTLS(chain, key), limits=Limits(head_time=0.3)) as w:
+        reader, writer = await asyncio.open_connection("127.0.0.1", w.proxy.public_port)
+        with contextlib.suppress(ConnectionResetError):
+            assert await asyncio.wait_for(reader.read(), 20) == b""
+        writer.close()
 
 
 def trusting(authority: Authority, chain: tuple[Path, Path] | None = None) -> ssl.SSLContext:

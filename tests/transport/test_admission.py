@@ -15,9 +15,20 @@ def test_a_burst_then_a_rate_for_each_address() -> None:
 def test_so_many_at_once_whoever_they_are() -> None:
     door = Admission(AdmissionSettings(unknown=2, burst=100, rate=100.0))
     assert [door.admit(name, 0.0) for name in "abc"] == [True, True, False]
-    door.settled()
+    door.settled("a")
     assert door.admit("c", 0.0)
     assert door.unknown == 2
+
+
+def test_one_address_does_not_take_every_place() -> None:
+    door = Admission(AdmissionSettings(unknown=4, each=2, burst=100, rate=100.0))
+    assert [door.admit("hostile", 0.0) for _ in range(4)] == [True, True, False, False]
+    assert [door.admit("a", 0.0), door.admit("b", 0.0)] == [True, True]
+    door.settled("hostile")
+    assert [door.admit("hostile", 0.0), door.admit("hostile", 0.0)] == [True, False]
+    for name in ("hostile", "hostile", "a", "b"):
+        door.settled(name)
+    assert (door.unknown, dict(door._unknown)) == (0, {})
 
 
 def test_the_memory_of_addresses_is_bounded() -> None:

@@ -7,6 +7,7 @@ import socket
 from typing import Any
 
 import asyncssh
+import pytest
 
 from batchhub.transport.line import PIECE, SMALL, Line, without_ignored
 from tests.sshd import Sshd
@@ -163,15 +164,15 @@ def test_without_ignored_needs_no_such_method() -> None:
     without_ignored(object())
 
 
+class Way:
+    async def create_connection(self, factory: Any, host: str, port: int) -> tuple[None, Any]:
+        loop = asyncio.get_running_loop()
+        _, line = await loop.create_connection(lambda: Line(factory(), lambda: None), host, port)  # type: ignore[type-var]
+        return None, line.inner
+
+
 async def test_a_real_connection_sends_one_packet_for_each(sshd: Sshd) -> None:
     """asyncssh would send two. It numbers the packets it sends (RFC 4253, 6.4), and begins anew with each key exchange."""
-
-    class Way:
-        async def create_connection(self, factory: Any, host: str, port: int) -> tuple[None, Any]:
-            loop = asyncio.get_running_loop()
-            _, line = await loop.create_connection(lambda: Line(factory(), lambda: None), host, port)  # type: ignore[type-var]
-            return None, line.inner
-
     ssh = await asyncssh.connect(
         sshd.host,
         sshd.port,
@@ -187,3 +188,36 @@ async def test_a_real_connection_sends_one_packet_for_each(sshd: Sshd) -> None:
         assert done.stdout == "hello"
         # open, exec, data, eof, close; a window adjustment or none
         assert 5 <= ssh._send_seq - before <= 6
+
+
+@pytest.mark.parametrize("ours", [True, False], ids=["we ask", "sshd asks"])
+async def test_new_keys_in_the_middle_of_a_transfer(ours: bool) -> None:
+    """RFC 4253, 9: meanwhile only packets of the exchange may be sent, and those that wait come afterwards, in order."""
+    server = Sshd(extra=() if ours else ("RekeyLimit 100K",))
+    try:
+        ssh = await asyncssh.connect(
+            server.host,
+            server.port,
+            tunnel=Way(),
+            known_hosts=asyncssh.import_known_hosts(server.known_hosts),
+            username=server.me,
+            client_keys=[server.client_key],
+            config=None,
+            **({"rekey_bytes": 100_000} if ours else {}),
+        )
+        exchanges = 0
+        new_keys = ssh.send_newkeys
+
+        def count(*arguments: Any) -> None:
+            nonlocal exchanges
+            exchanges += 1
+            new_keys(*arguments)
+
+        ssh.send_newkeys = count
+        sent = bytes(range(256)) * 8192
+        async with ssh, asyncio.timeout(30):
+            done = await ssh.run("cat", input=sent, encoding=None)
+            assert done.stdout == sent
+        assert exchanges > 5
+    finally:
+        server.close()

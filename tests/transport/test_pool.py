@@ -117,29 +117,17 @@ async def test_a_silent_connection_is_replaced_if_nothing_was_started(own: Sshd)
     """As after a firewall forgot it: no answer to the request for a channel."""
     async with ssh_transport(own, open_timeout=0.3) as (transport, _):
         assert (await transport.run(TRUE, "bht-bash")).code == 0
-        monitors = own.sessions()
-        processes = [p for monitor in monitors for p in [monitor, *monitor.children()]]
-        for process in processes:
-            process.suspend()
-        try:
+        with own.stalled():
             assert (await transport.run(Command(("echo", "once")), "bht-bash")).out == "once\n"
             assert signed_in(own) == 2
-        finally:
-            for process in processes:
-                process.resume()
 
 
 async def test_a_dead_peer_is_found_by_keep_alive(own: Sshd) -> None:
     async with ssh_transport(own, keepalive_interval=0.1, keepalive_count=2) as (transport, pool):
         task = asyncio.ensure_future(transport.run(Command(("sleep", "300"), deadline=60.0)))
         await until(lambda: bool(pool.connections()) and pool.connections()[0].channels > 0)
-        processes = [p for monitor in own.sessions() for p in [monitor, *monitor.children()] if p.name() == "sshd"]
-        for process in processes:
-            process.suspend()
-        with pytest.raises(Unreachable, match="not responding to keepalive"):
+        with own.stalled(), pytest.raises(Unreachable, match="not responding to keepalive"):
             await task
-        for process in processes:
-            process.resume()
 
 
 async def test_a_person_s_idle_connection_is_closed_and_the_service_s_stays(own: Sshd) -> None:

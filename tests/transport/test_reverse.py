@@ -14,8 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import asyncssh
 import paramiko
 import pytest
+from asyncssh.constants import MSG_GLOBAL_REQUEST
+from asyncssh.packet import Boolean, String
 
 from batchhub.core.errors import BadInput, ConfigError, TunnelError
 from batchhub.transport.admission import AdmissionSettings
@@ -134,6 +137,10 @@ async def test_only_strong_algorithms_are_offered(gate) -> None:
     for words, missing in (
         (("-o", "Ciphers=aes128-cbc"), "no matching cipher"),
         (("-o", "KexAlgorithms=diffie-hellman-group14-sha1"), "no matching key exchange"),
+        (
+            ("-o", "KexAlgorithms=diffie-hellman-group16-sha512"),
+            "no matching key exchange",
+        ),  # twice our time for a stranger
         (("-o", "Ciphers=aes256-ctr", "-o", "MACs=hmac-sha1"), "no matching MAC"),
     ):
         assert missing in await ssh(port, JOB, *words, "-N", "-R", "batchhub:1:127.0.0.1:9")
@@ -259,6 +266,66 @@ async def test_no_channel_is_opened_by_a_job_and_one_that_insists_is_cut(
     assert f"of the job's offer {JOB} asked for a connection to '127.0.0.1' port 22, which is refused" in caplog.text
     assert "it asks for what is not given" in caplog.text
     assert "PRIVATE" not in caplog.text
+
+
+# ---------------------------------------------------------------- a job that plays by other rules
+
+
+@contextlib.asynccontextmanager
+async def hostile(port: int, **channels: int) -> AsyncIterator[Any]:
+    """asyncssh as the job, dialled in; ``channels`` is what it says of its channels."""
+    key = asyncssh.import_private_key(job_key(JOB).private)
+    client = await asyncssh.connect(
+        "127.0.0.1", port, username=JOB, known_hosts=None, config=None, client_keys=[key], agent_path=None
+    )
+    try:
+        await client.create_server(lambda *_: asyncssh.SSHTCPSession(), "batchhub", 1, **channels)
+        yield client
+    finally:
+        client.abort()
+        await client.wait_closed()
+
+
+async def test_a_job_that_takes_a_byte_in_each_packet_gets_no_stream(gate) -> None:
+    """256 KiB in packets of one byte would hold up everybody's worker for 4 seconds."""
+    made, port = gate
+    async with hostile(port, max_pktsize=1, window=1 << 31):
+        with pytest.raises(TunnelError, match="takes too little in one packet"):
+            await made.open(Recorder, JOB)
+        await until(lambda: made._jobs[JOB].streams == 0)
+
+
+async def test_a_job_that_allows_much_and_reads_nothing_is_cut(tmp_path: Path) -> None:
+    async with (
+        serving_gate(tmp_path / "o", JOB, settings=replace(BRISK, unread=1 << 20)) as (made, port),
+        hostile(port, window=(1 << 32) - 1) as job,
+    ):
+        stream = await made.open(Recorder, JOB)
+        job._transport.pause_reading()
+        written = 0
+        while made.state() and written < 64 << 20:
+            stream.stream.write(bytes(65536))
+            written += 65536
+            await asyncio.sleep(0)
+        assert made.state() == {}
+        assert written < 32 << 20  # sockets' buffers, and what was allowed to wait
+        await stream.until(stream.lost.done)
+
+
+async def test_a_job_that_asks_much_and_reads_no_answer_is_cut(tmp_path: Path) -> None:
+    async with (
+        serving_gate(tmp_path / "o", JOB, settings=replace(BRISK, unread=1 << 14)) as (made, port),
+        hostile(port) as job,
+    ):
+        made._jobs[JOB]._ssh.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 14)
+        job._transport.pause_reading()
+        asked = 0
+        while made.state() and job._transport is not None and asked < 1_000_000:
+            job.send_packet(MSG_GLOBAL_REQUEST, String("no@such"), Boolean(True))
+            asked += 1
+            if not asked % 200:
+                await asyncio.sleep(0)
+        assert made.state() == {}
 
 
 # ---------------------------------------------------------------- floods

@@ -15,6 +15,8 @@ from batchhub.transport.pool import SSHPool
 from batchhub.transport.settings import SSHSettings
 from tests.sshd import Sshd
 
+MIB = 1024 * 1024
+
 
 @pytest.fixture
 def sshd() -> Iterator[Sshd]:
@@ -76,6 +78,45 @@ class Recorder:
             while not condition():
                 self.changed.clear()
                 await self.changed.wait()
+
+
+class Waiting(Recorder):
+    """Reads nothing until it is told to, and then counts what arrives instead of keeping it."""
+
+    count = 0
+
+    def connection_made(self, transport: Stream) -> None:
+        super().connection_made(transport)
+        transport.pause_reading()
+
+    def data_received(self, data: bytes) -> None:
+        self.count += len(data)
+        self.changed.set()
+
+
+class Flood:
+    """A server that sends so many blocks of ``MIB``, as fast as they are taken. ``sent`` is how many bytes it got rid of."""
+
+    def __init__(self, blocks: int) -> None:
+        self.sent = 0
+        self._blocks = blocks
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(self._blocks):
+            writer.write(bytes(MIB))
+            await writer.drain()
+            self.sent += MIB
+        writer.write_eof()
+
+    async def stuck(self) -> int:
+        """What it has sent when it has come to a halt."""
+        before, still = -1, 0
+        async with asyncio.timeout(30):
+            while still < 20:
+                still = still + 1 if self.sent == before else 0
+                before = self.sent
+                await asyncio.sleep(0.01)
+        return self.sent
 
 
 @asynccontextmanager

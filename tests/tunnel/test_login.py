@@ -10,9 +10,7 @@ from batchhub.core.model import Endpoint
 from batchhub.core.ports import Stream, Tunnel
 from batchhub.tunnel.login import LoginSettings, LoginTunnel
 from tests.sshd import Sshd
-from tests.tunnel.conftest import Recorder, echo, pool_of, serving
-
-MIB = 1024 * 1024
+from tests.tunnel.conftest import MIB, Flood, Recorder, Waiting, echo, pool_of, serving
 
 
 def here(port: int) -> Endpoint:
@@ -70,41 +68,20 @@ async def test_without_wish_to_stay_open_the_end_is_the_end(sshd: Sshd) -> None:
 
 async def test_a_slow_reader_holds_the_sender_back(sshd: Sshd) -> None:
     """50 MiB towards a reader that has paused: no more than the window is held here, and all of it arrives in the end."""
-    sent = 0
 
-    async def server(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal sent
-        for _ in range(50):
-            writer.write(bytes(MIB))
-            await writer.drain()
-            sent += MIB
-        writer.write_eof()
-
-    class Counter(Recorder):
-        count = 0
-
-        def connection_made(self, transport: Stream) -> None:
-            super().connection_made(transport)
-            transport.pause_reading()
-
+    class Counter(Waiting):
         def data_received(self, data: bytes) -> None:
-            self.count += len(data)
-            self.changed.set()
+            super().data_received(data)
             if self.count % 7 == 0:
                 self.stream.pause_reading()
                 asyncio.get_running_loop().call_soon(self.stream.resume_reading)
 
     tunnel = LoginTunnel(pool_of(sshd))
-    async with serving(server, limit=65536) as port:
+    flood = Flood(50)
+    async with serving(flood, limit=65536) as port:
         tracemalloc.start()
         made = await tunnel.open(Counter, here(port), "alice")
-        before, stuck = -1, 0
-        async with asyncio.timeout(30):
-            while stuck < 20:  # the sender has come to a halt
-                stuck = stuck + 1 if sent == before else 0
-                before = sent
-                await asyncio.sleep(0.01)
-        assert sent < 50 * MIB
+        assert await flood.stuck() < 50 * MIB
         assert made.count == 0
         made.stream.resume_reading()
         await made.until(lambda: made.eof)
@@ -239,18 +216,13 @@ async def test_who_gives_up_waiting_leaves_no_channel(sshd: Sshd) -> None:
     """A node that is slow to answer: the stream that opens at last is closed, the connection goes on."""
     pool = pool_of(sshd)
     tunnel = LoginTunnel(pool, LoginSettings(connect_timeout=0.2))
-    processes = []
     async with serving(echo) as port:
         made = await tunnel.open(Recorder, here(port), "alice")
-        processes = [p for each in sshd.sessions() for p in [each, *each.children()]]
-        for process in processes:
-            process.suspend()
-        try:
-            with pytest.raises(TunnelError, match=r"port \d+ did not answer 127\.0\.0\.1 within 0\.2 s"):
-                await tunnel.open(Recorder, here(port), "alice")
-        finally:
-            for process in processes:
-                process.resume()
+        with (
+            sshd.stalled(),
+            pytest.raises(TunnelError, match=r"port \d+ did not answer 127\.0\.0\.1 within 0\.2 s"),
+        ):
+            await tunnel.open(Recorder, here(port), "alice")
         made.stream.write(b"still here")
         await made.until(lambda: made.data == b"still here")
         async with asyncio.timeout(10):
@@ -281,16 +253,10 @@ async def test_a_connection_from_which_nothing_comes_is_not_waited_for_twice(ssh
     tunnel = LoginTunnel(pool, LoginSettings(connect_timeout=0.5))
     async with serving(echo) as port:
         made = await tunnel.open(Recorder, here(port), "alice")
-        processes = [p for each in sshd.sessions() for p in [each, *each.children()]]
-        for process in processes:
-            process.suspend()
-        try:
+        with sshd.stalled():
             other = await tunnel.open(Recorder, here(port), "alice")
             other.stream.write(b"at once")
             await other.until(lambda: other.data == b"at once")
-        finally:
-            for process in processes:
-                process.resume()
         made.stream.write(b"still here")
         await made.until(lambda: made.data == b"still here")
         assert len(sshd.sessions()) == 2

@@ -63,7 +63,9 @@ class LoginPage(Page):
     def _form(self, problem: str = "") -> None:
         ways = self.web.services.people.ways
         words = self.web.settings.sign_in_words or (
-            "With your account on the cluster." if "password" in ways else "Open the sign-in link you were given."
+            "With your account on the cluster."
+            if "password" in ways
+            else "Open the sign-in link you were given; each works once."
         )
         self.page(
             "login.html",
