@@ -23,6 +23,9 @@ from batchhub.proxy.run import check_certificates
 from batchhub.proxy.settings import ErrorPages, Limits, Metrics, ProxySettings, Redirect
 from batchhub.proxy.tls import ClientTLS, ServerTLS
 
+LOOPBACK = ("127.0.0.0/8", "::1")
+"""Believed if no ``--trusted-proxies`` is given: nginx beside JupyterHub works without it being named, and a stranger's word counts for nothing."""
+
 
 @dataclass(frozen=True, slots=True)
 class Standalone:
@@ -95,7 +98,7 @@ def _settings(options: argparse.Namespace, environ: Mapping[str, str]) -> ProxyS
         api_socket=options.api_socket,
         api_tls=_server_tls(options, "api_ssl", environ.get(API_PASSPHRASE, "")),
         client_tls=_client_tls(options),
-        trusted_proxies=tuple(chain.from_iterable(options.trusted_proxies or ())),
+        trusted_proxies=LOOPBACK if options.trusted_proxies is None else tuple(chain(*options.trusted_proxies)),
         access_log=options.log_level == "debug",
         standalone=True,
         forwarding=_forwarding(options),

@@ -188,7 +188,7 @@ _GROUPS: Mapping[str, Sequence[_Option]] = {
         _Option("--change-origin", "Send the target's own name as Host."),
         _Option("--custom-header", "Add 'Name: value' to each request; may be repeated.", "HEADER", _header, many=True),
         _Option("--host-routing", "A route's first segment is a host name."),
-        _Option("--trusted-proxies", "Addresses and networks, with commas between, whose forwarded headers are believed.",
+        _Option("--trusted-proxies", "Addresses and networks, with commas between, whose forwarded headers are believed; this machine's if not said.",
                 "NETS", _networks, many=True),
         _Option("--timeout", "Milliseconds a request may stop for, or wait for its answer.", "MS", _milliseconds),
         _Option("--proxy-timeout", "Milliseconds a target has for its answer's begin.", "MS", _milliseconds),

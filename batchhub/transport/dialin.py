@@ -40,7 +40,7 @@ class GateSettings:
     handshake: float = 20.0
     keepalive_interval: float = 15.0
     keepalive_count: int = 3
-    streams: int = 500
+    streams: int = 200
     patience: float = 1.5
     open: float = 10.0
     unread: int = 64 * 1024 * 1024

@@ -164,6 +164,8 @@ def test_defaults() -> None:
         (["--api-socket", "/tmp/s"], "api_socket", Path("/tmp/s")),
         (["--state-file=/tmp/s"], "state_file", Path("/tmp/s")),
         (["--trusted-proxies=10.0.0.0/8, ::1", "--trusted-proxies=1.2.3.4"], "trusted_proxies", ("10.0.0.0/8", "::1", "1.2.3.4")),
+        ([], "trusted_proxies", ("127.0.0.0/8", "::1")),
+        (["--trusted-proxies="], "trusted_proxies", ()),
         (["--workers=3"], "workers", 3),
         (["--log-level=DEBUG"], "access_log", True),
     ],
