@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 
 from batchhub.core.routes import stripped
-from batchhub.proxy.headers import FORWARDED, IDENTITY, Forwarded, Peer, forwarded, request_lines
+from batchhub.proxy.headers import FORWARDED, IDENTITY, Forwarded, Peer, forwarded, hearsay, request_lines
 from batchhub.proxy.target import Target
 from batchhub.proxy.wire import RequestHead, ResponseHead
 
@@ -51,17 +51,18 @@ def request_head(head: RequestHead, path: str, *, route: str, target: Target, pe
         path = stripped(path, route.count("/") - options.host_routing)
     prefix = target.prefix if options.prepend_path else ""
     host = _own_name(target) if options.change_origin else head.host or target.authority.encode()
+    told = hearsay(head, peer)
     lines = request_lines(
         head,
         f"{prefix}{path}".encode("ascii") + head.query,
-        _who_asked(head, peer),
+        _as_told(head, peer) if told else forwarded(head, peer),
         host,
         secrets=b"",
         authorization=None,
     )
     replaced = _NOTHING if options.x_forward else FORWARDED
     ours = {name.lower().encode("latin-1") for name, _ in options.custom_headers}
-    said = _said(head, (IDENTITY | replaced) - ours) if peer.trusted else []
+    said = _said(head, (IDENTITY | replaced) - ours) if told else []
     custom = [f"{name}: {value}".encode("latin-1") for name, value in options.custom_headers]
     replaced |= ours
     return _edited(lines, replaced, [*said, *custom]) if replaced or said else lines
@@ -106,9 +107,9 @@ def _edited(lines: bytes, replaced: frozenset[bytes], more: list[bytes]) -> byte
     return b"\r\n".join([first, *kept, *more, b"", b""])
 
 
-def _who_asked(head: RequestHead, peer: Peer) -> Forwarded:
+def _as_told(head: RequestHead, peer: Peer) -> Forwarded:
     """As always; but JupyterHub's documentation has an nginx in front that says ``X-Scheme`` alone."""
     known = forwarded(head, peer)
-    if not peer.trusted or head.get(b"x-forwarded-proto"):
+    if head.get(b"x-forwarded-proto"):
         return known
     return known._replace(scheme=head.get(b"x-scheme") or known.scheme)

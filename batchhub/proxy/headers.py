@@ -40,15 +40,16 @@ FORWARDED = frozenset(
 IDENTITY = frozenset(
     {b"x-real-ip", b"x-scheme", b"x-forwarded-scheme", b"x-forwarded-ssl", b"x-forwarded-prefix", b"x-forwarded-server"}
 )
+_ABOUT_OTHERS = FORWARDED | IDENTITY
 # An application that reads headers through CGI variables would take these for the ones above; "proxy" becomes HTTP_PROXY.
 _LOOKALIKES = frozenset(
     b"".join(spelling)
-    for name in FORWARDED | IDENTITY
+    for name in _ABOUT_OTHERS
     for spelling in product(*((b"-", b"_") if letter == ord("-") else (bytes((letter,)),) for letter in name))
 ) | {b"proxy"}
 _OWNED_DROP = _HOP | {b"service-worker-allowed", b"clear-site-data"}
 """What an application may not send: it shares its origin with the hub, and these would let it read or wipe the hub's pages."""
-_REQUEST_DROP = _HOP | FORWARDED | IDENTITY | _LOOKALIKES | {b"host"}
+_REQUEST_DROP = _HOP | _ABOUT_OTHERS | _LOOKALIKES | {b"host"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +95,16 @@ class TrustedProxies:
         return any((mapped or number) in network for network in self._networks)
 
 
+def hearsay(head: RequestHead, peer: Peer) -> bool:
+    """Whether a trusted proxy says something about its client here. Looked at first: most requests that come from this machine say nothing."""
+    return peer.trusted and any(lower in _ABOUT_OTHERS for lower, _, _ in head.headers)
+
+
 def forwarded(head: RequestHead, peer: Peer) -> Forwarded:
     """What is said in the ``X-Forwarded-`` headers: our own knowledge, or a trusted proxy's, to whose list of addresses it is added."""
-    port = _port(head.host, peer.scheme.encode())
-    fresh = Forwarded(peer.address.encode(), peer.scheme.encode(), head.host, port)
-    if not peer.trusted:
+    scheme = peer.scheme.encode()
+    fresh = Forwarded(peer.address.encode(), scheme, head.host, _port(head.host, scheme))
+    if not hearsay(head, peer):
         return fresh
     chain = [line for line in head.all(b"x-forwarded-for") if line.strip()]
     scheme = head.get(b"x-forwarded-proto") or fresh.scheme
