@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
+import psutil
 import pytest
 from playwright.sync_api import Page, expect
 
@@ -115,6 +116,16 @@ def running(directory: Path, *, secure: bool) -> Iterator[HubWithHosts]:
         yield made
     finally:
         made.stop()
+        end_jobs(directory / "queue")
+
+
+def end_jobs(queue: Path) -> None:
+    """Jobs outlive hub and proxy, as they should; those that a failed test left are ended with it."""
+    for process in psutil.process_iter(["cmdline"]):
+        if f"--spool={queue}" in (process.info["cmdline"] or []):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                for one in [*process.children(recursive=True), process]:
+                    one.kill()
 
 
 def origin(page: Page) -> str:
