@@ -90,7 +90,7 @@ class DialledJob:
 
     async def ended(self) -> str:
         """What it said, when it has ended by itself."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             out, _ = await self.process.communicate()
         return out.decode()
 

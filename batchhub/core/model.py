@@ -215,6 +215,8 @@ class Server:
     with no ``job_id`` the job is looked up by ``job_name`` before anything is submitted again. ``generation`` counts the secrets
     issued: a requeued job gets a new one. ``nonce`` is the one by which
     the application's present start named itself; its secret is derived from it. ``answered`` is when the application last began to answer; ``None`` = not in this run.
+    ``told`` is when the application was asked to end by itself, before its job is cancelled. ``active`` is when somebody last used it or it last
+    computed, as far as is known. ``warned`` is the end of its walltime of which its owner was warned: a later end is a new reason to warn.
     ``words`` is the newest sentence about this server for the person who owns it.
     """
 
@@ -239,7 +241,10 @@ class Server:
     nonce: str = ""
     started: datetime | None = None
     answered: datetime | None = None
+    told: datetime | None = None
     cancel_tried: datetime | None = None
+    active: datetime | None = None
+    warned: datetime | None = None
     outcome: Outcome | None = None
     exit_code: int | None = None
     words: str = ""

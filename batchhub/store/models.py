@@ -94,7 +94,10 @@ class ServerRow(Base):
     nonce: Mapped[str]
     started: Mapped[datetime | None]
     answered: Mapped[datetime | None]
+    told: Mapped[datetime | None]
     cancel_tried: Mapped[datetime | None]
+    active: Mapped[datetime | None]
+    warned: Mapped[datetime | None]
     outcome: Mapped[Outcome | None]
     exit_code: Mapped[int | None]
     words: Mapped[str]
@@ -114,6 +117,8 @@ class EventRow(Base):
     kind: Mapped[str] = mapped_column(String(40))
     words: Mapped[str]
     by: Mapped[str]
+    seen: Mapped[str]
+    done: Mapped[str]
 
 
 class SessionRow(Base):

@@ -28,8 +28,8 @@ _KEPT = ("id", "user", "name", "created")
 
 _PLAIN = (
     "id", "name", "cluster", "profile", "account", "created", "since", "want", "phase", "directory", "job_id",
-    "submit_tried", "submit_count", "generation", "host", "nonce", "started", "answered", "cancel_tried", "outcome", "exit_code",
-    "words", "log_tail", "ended",
+    "submit_tried", "submit_count", "generation", "host", "nonce", "started", "answered", "told", "cancel_tried", "active", "warned",
+    "outcome", "exit_code",    "words", "log_tail", "ended",
 )  # fmt: skip
 """The fields whose column has the same name and form; a test holds that no field of Server is left out."""
 
@@ -137,7 +137,7 @@ def events_of(session: Session, server_id: ServerId, limit: int) -> tuple[Event,
     rows = session.scalars(
         select(EventRow).where(EventRow.server_id == server_id).order_by(EventRow.id.desc()).limit(limit)
     )
-    found = (Event(ServerId(row.server_id), row.at, row.kind, row.words, row.by) for row in rows)
+    found = (Event(ServerId(row.server_id), row.at, row.kind, row.words, row.by, row.seen, row.done) for row in rows)
     return tuple(reversed(tuple(found)))
 
 
@@ -165,7 +165,15 @@ def _all(session: Session, query: Select[ServerRow]) -> tuple[Server, ...]:
 
 
 def _add_event(session: Session, event: Event) -> None:
-    row = EventRow(server_id=event.server_id, at=event.at, kind=event.kind[:40], words=event.words, by=event.by)
+    row = EventRow(
+        server_id=event.server_id,
+        at=event.at,
+        kind=event.kind[:40],
+        words=event.words,
+        by=event.by,
+        seen=event.seen,
+        done=event.done,
+    )
     session.add(row)
     session.flush()
 
@@ -216,7 +224,10 @@ def _read(row: ServerRow | Row[Any]) -> Server:
         nonce=row.nonce,
         started=row.started,
         answered=row.answered,
+        told=row.told,
         cancel_tried=row.cancel_tried,
+        active=row.active,
+        warned=row.warned,
         outcome=row.outcome,
         exit_code=row.exit_code,
         words=row.words,

@@ -24,7 +24,7 @@ def answers(url: str) -> bool:
     return False
 
 
-def wait_for(condition, what: str, seconds: float = 40.0) -> None:
+def wait_for(condition, what: str, seconds: float = 90.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, what

@@ -63,7 +63,6 @@ async def test_without_the_proxy_nothing_is_submitted_yet(world: World) -> None:
 
 @pytest.mark.parametrize("end", ["refused", "completed", "stopped while it waits"])
 async def test_every_end_takes_it_back(world: World, end: str) -> None:
-    world.be_brief()
     if end == "refused":
         world.cluster.refuse = "sbatch: error: Invalid account"
         with pytest.raises(SubmitRejected):

@@ -29,7 +29,14 @@ from collections import Counter
 import paramiko
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from paramiko.common import MSG_CHANNEL_REQUEST, cMSG_CHANNEL_REQUEST
+from paramiko.common import (
+    MSG_CHANNEL_CLOSE,
+    MSG_CHANNEL_FAILURE,
+    MSG_CHANNEL_OPEN_SUCCESS,
+    MSG_CHANNEL_REQUEST,
+    MSG_CHANNEL_WINDOW_ADJUST,
+    cMSG_CHANNEL_REQUEST,
+)
 from paramiko.message import Message
 
 CHUNK = 32768
@@ -76,6 +83,33 @@ class _Gate:
 
     def close(self):
         self._raw.close()
+
+
+class _Transport(paramiko.Transport):
+    """paramiko's, which says nothing more of a channel once it has closed it, as RFC 4254 (5.3) demands.
+
+    paramiko itself lets go of a channel's lock before it sends: data or a window of one thread may then follow another thread's close, and a
+    client that has forgotten the channel by then has to end the connection, with everybody's channels in it.
+    """
+
+    def __init__(self, raw):
+        super().__init__(raw)
+        self._shut = set()
+
+    def _send_message(self, data):
+        """Called for one channel's message at a time: paramiko holds ``clear_to_send_lock``."""
+        text = data.asbytes()
+        if MSG_CHANNEL_WINDOW_ADJUST <= text[0] <= MSG_CHANNEL_FAILURE:
+            channel = text[
+                1:5
+            ]  # the client's number; asyncssh and OpenSSH's client count on and use none twice at once
+            if channel in self._shut:
+                return
+            if text[0] == MSG_CHANNEL_CLOSE:
+                self._shut.add(channel)
+        elif text[0] == MSG_CHANNEL_OPEN_SUCCESS:
+            self._shut.discard(text[1:5])
+        super()._send_message(data)
 
 
 class LoginNode:
@@ -224,7 +258,7 @@ class LoginNode:
     def _serve(self, raw):
         transport = None
         try:
-            transport = paramiko.Transport(_Gate(raw, self._stalled))
+            transport = _Transport(_Gate(raw, self._stalled))
             transport.set_log_channel(QUIET)
             transport.banner_timeout = transport.handshake_timeout = 3600
             transport.add_server_key(self.host_key)

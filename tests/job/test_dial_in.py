@@ -56,7 +56,7 @@ async def ask(gate: ReverseGate) -> bytes:
     """GET / of the application through the tunnel."""
     made = await ReverseTunnel(gate).open(lambda: Recorder(keep_open=False), Endpoint("n", 1, offer=OFFER), "alice")
     made.stream.write(b"GET /user/x/api HTTP/1.0\r\n\r\n")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await made.lost
     return bytes(made.data).partition(b"\r\n")[0]
 
@@ -111,7 +111,7 @@ async def test_a_proxy_that_is_away_is_dialled_until_it_is_back(tmp_path: Path) 
         process = job.start()
         await until(lambda: "is not connected, this is tried again: " in job.log())
         tries = set()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while len(tries) < 4:
                 tries |= {child.pid for child in psutil.Process(process.pid).children() if child.name() == "ssh"}
                 await asyncio.sleep(0.005)

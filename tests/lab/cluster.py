@@ -480,7 +480,7 @@ class SlurmLab:
         shown = self.admin("scontrol", "-o", "show", "job", number, check=False)
         return {key: value for key, _, value in (field.partition("=") for field in shown.split())}
 
-    def wait_for_job(self, number: str, *states: str, timeout: float = 30) -> dict[str, str]:
+    def wait_for_job(self, number: str, *states: str, timeout: float = 60) -> dict[str, str]:
         """Wait until the job is in one of the states."""
         self.wait_until(lambda: self.job(number).get("JobState") in states, timeout, f"job {number} to be {states}")
         return self.job(number)

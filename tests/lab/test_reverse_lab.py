@@ -244,7 +244,7 @@ async def test_its_ssh_its_next_start_and_its_end(slurm_lab: SlurmLab, ssh: Any,
             await made.client.withdraw_offer(job.offer)
             status, page = await made.front.get(f"{path}x")
             assert (status, "expects no job of this name" in page) == (503, True)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 while "Permission denied (publickey)" not in job.log():
                     await asyncio.sleep(0.05)
             assert await made.client.offers() == {}

@@ -176,7 +176,7 @@ class World:
         """Everything the proxy answers until it closes; the client closes its side first if the proxy would not."""
         reader, writer = await self.connect()
         writer.write(data)
-        answer = await asyncio.wait_for(reader.read(), 10)
+        answer = await asyncio.wait_for(reader.read(), 60)
         writer.close()
         return answer
 

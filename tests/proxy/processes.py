@@ -54,12 +54,12 @@ class Socket:
 
     async def echo(self) -> None:
         self.writer.write(b"hello")
-        assert await asyncio.wait_for(self.reader.readexactly(5), 10) == b"hello"
+        assert await asyncio.wait_for(self.reader.readexactly(5), 60) == b"hello"
 
     async def cut(self) -> None:
         """Until the proxy has closed it."""
         with suppress(ConnectionResetError):
-            assert await asyncio.wait_for(self.reader.read(), 10) == b""
+            assert await asyncio.wait_for(self.reader.read(), 60) == b""
         self.writer.close()
 
 

@@ -235,11 +235,11 @@ async def test_a_form_in_pieces_keeps_the_connection(tmp_path: Path) -> None:
             await writer.drain()
             for _ in range(20):
                 await asyncio.sleep(0)
-        answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+        answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)
         assert answer.startswith(b"HTTP/1.1 303 ")
         assert b"Connection: close" not in answer
         writer.write(f"GET /_chp_healthz HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n".encode())
-        assert (await asyncio.wait_for(reader.read(), 10)).startswith(b"HTTP/1.1 200 ")
+        assert (await asyncio.wait_for(reader.read(), 60)).startswith(b"HTTP/1.1 200 ")
         writer.close()
 
 
@@ -251,7 +251,7 @@ async def test_who_leaves_before_the_form_is_whole_is_forgotten(tmp_path: Path) 
         await writer.drain()
         writer.close()
         assert await reader.read() == b""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while w.proxy.context.clients:
                 await asyncio.sleep(0)
 

@@ -184,7 +184,7 @@ def test_pipelined_requests_reach_the_application_one_by_one_as_they_were_meant(
         for piece in pieces_of(raw, cuts):
             writer.write(piece)
             await asyncio.sleep(0)
-        answer = await asyncio.wait_for(reader.read(), 10)
+        answer = await asyncio.wait_for(reader.read(), 60)
         writer.close()
         return answer
 
@@ -217,7 +217,7 @@ def test_broken_requests_never_reach_the_application_otherwise_than_h11_reads_th
         writer.write_eof()
         answer = b""
         with suppress(ConnectionError):
-            answer = await asyncio.wait_for(reader.read(), 10)
+            answer = await asyncio.wait_for(reader.read(), 60)
         writer.close()
         return answer
 
@@ -248,7 +248,7 @@ def test_broken_answers_reach_no_client_otherwise_than_h11_reads_them(
         reader, writer = await w.connect()
         writer.write(f"{method} / HTTP/{version}\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
         try:
-            return await asyncio.wait_for(reader.read(), 10)
+            return await asyncio.wait_for(reader.read(), 60)
         except ConnectionError:
             return None
         finally:

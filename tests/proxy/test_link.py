@@ -153,5 +153,5 @@ async def test_nonsense_ends_a_link(data: bytes, caplog: pytest.LogCaptureFixtur
     await link.open(ours)
     with theirs, caplog.at_level(logging.CRITICAL, "asyncio"):
         theirs.sendall(struct.pack(">I", len(data)) + data)
-        await asyncio.wait_for(gone.wait(), 10)
+        await asyncio.wait_for(gone.wait(), 60)
     assert not link.alive

@@ -26,7 +26,7 @@ async def listening(to: int) -> AsyncIterator[tuple[Redirects, int]]:
 async def ask(port: int, data: bytes) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(data)
-    answer = await asyncio.wait_for(reader.read(), 10)
+    answer = await asyncio.wait_for(reader.read(), 60)
     writer.close()
     return answer
 
@@ -74,7 +74,7 @@ async def test_the_end_cuts_whoever_is_still_talking() -> None:
             await asyncio.sleep(0.005)
         redirects.close()
         with suppress(ConnectionError):
-            assert await asyncio.wait_for(reader.read(), 10) == b""
+            assert await asyncio.wait_for(reader.read(), 60) == b""
         writer.close()
         assert await _emptied(redirects)
 

@@ -42,7 +42,7 @@ async def test_requests_large_answers_upgrades_and_early_answers_over_tls(tmp_pa
                 "127.0.0.1", w.proxy.public_port, ssl=trust, server_hostname="hub.test", limit=2**23
             )
             writer.write(f"{lines}\r\nHost: hub.test\r\n{ticket_cookie()}\r\n\r\n".encode() + body)
-            answer = await asyncio.wait_for(reader.read(), 10)
+            answer = await asyncio.wait_for(reader.read(), 60)
             writer.transport.abort()
             return answer
 
@@ -81,7 +81,7 @@ async def ask(where: int | Path, head: str, trust: ssl.SSLContext | None, name: 
         reader, writer = await asyncio.open_connection("127.0.0.1", where, **secure)
     try:
         writer.write(f"{head}\r\nHost: hub.test\r\nConnection: close\r\n\r\n".encode())
-        return await asyncio.wait_for(reader.read(), 10)
+        return await asyncio.wait_for(reader.read(), 60)
     finally:
         writer.transport.abort()
 

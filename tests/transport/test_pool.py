@@ -104,7 +104,7 @@ async def test_while_the_node_is_away_it_is_said_at_once(own: Sshd) -> None:
         assert "Connection refused" in str(view)
         own.restart()
         code = None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while code is None:
                 with contextlib.suppress(Unreachable):
                     code = (await transport.run(TRUE)).code

@@ -139,6 +139,6 @@ async def test_the_tunnel(pool: SSHPool, node: Any) -> None:
             await tunnel.open(Recorder, Endpoint("127.0.0.1", 1), USER)
         left = await tunnel.open(Recorder, Endpoint("127.0.0.1", port), USER)
         node.drop()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             assert isinstance(await left.lost, TunnelError)
     await until(lambda: pool.connections()[0].state == "down")

@@ -111,7 +111,7 @@ class Flood:
     async def stuck(self) -> int:
         """What it has sent when it has come to a halt."""
         before, still = -1, 0
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while still < 20:
                 still = still + 1 if self.sent == before else 0
                 before = self.sent

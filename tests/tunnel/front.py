@@ -18,7 +18,7 @@ from tests.proxy.harness import TOKEN, parse, settings
 
 APPLICATION = Path(__file__).with_name("application.py")
 UPGRADE = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13\r\n"
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 @contextmanager

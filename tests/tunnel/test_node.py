@@ -96,7 +96,7 @@ async def talk(made: Recorder, text: bytes = b"hello") -> None:
 
 
 async def lost(made: Recorder) -> str:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         error = await made.lost
     assert isinstance(error, TunnelError)
     return str(error)
@@ -262,7 +262,7 @@ async def test_a_login_node_that_is_away_is_no_fault_of_the_node(login: Sshd, no
                 await tunnel.open(Recorder, here(port), ANN)
         assert tunnel.counters()["failures"] == 0
         login.restart()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             made = None
             while made is None:
                 with suppress(TunnelError):
