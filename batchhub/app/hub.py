@@ -36,6 +36,7 @@ from batchhub.core.errors import HubError
 from batchhub.core.lifecycle import Limits
 from batchhub.core.model import Server, UserName
 from batchhub.core.ports import Transport
+from batchhub.core.quota import Quota
 from batchhub.proxy.client import ProxyClient
 from batchhub.store.store import Store
 from batchhub.web.app import make_app
@@ -71,6 +72,7 @@ def plan_hub(
     """Freeze the traits. ``trait`` gives a concern's instance. Raises ConfigError."""
     hub, proxy, pages = trait(traits.Hub), trait(traits.Proxy), trait(traits.Pages)
     sessions, watching, starting = trait(traits.Sessions), trait(traits.Watching), trait(traits.Starting)
+    limits = trait(traits.Limits)
     database = trait(traits.BatchHub).db_url or state.database
     secure = over_https(proxy, site.origin)
     absolute = timedelta(days=sessions.absolute_days)
@@ -96,7 +98,15 @@ def plan_hub(
             ),
             cancel_again=starting.cancel_again,
         ),
-        service=ServiceSettings(first_word=starting.first_word),
+        service=ServiceSettings(
+            first_word=starting.first_word,
+            quota=Quota(
+                servers_each=limits.servers_each,
+                concurrent_starts=limits.concurrent_starts,
+                starts_each=limits.starts_each,
+                starts_window=timedelta(minutes=limits.starts_minutes),
+            ),
+        ),
         dialling=plan_dialling(proxy, state, site),
         keep_ended=timedelta(days=trait(traits.BatchHub).keep_ended_days),
         sessions=SessionSettings(idle=timedelta(hours=sessions.idle_hours), absolute=absolute),

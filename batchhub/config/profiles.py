@@ -85,6 +85,9 @@ def _profile(table: Mapping[str, Any], where: str, clusters: Sequence[str]) -> P
     profile = read(Profile, plain, where)
     if not 0 < len(profile.name) <= MAX_NAME or not profile.name.isprintable():
         raise ConfigError(f"{where}: a profile's name is one line of 1 to {MAX_NAME} characters.")
+    for key in ("at_most", "at_most_each"):
+        if getattr(profile, key) < 0:
+            raise ConfigError(f"{where}: {key} = {getattr(profile, key)} is no number of servers; 0 is no limit.")
     asked = table.get("fields", {name: {} for name in ("partition", "cores", "memory", "walltime")})
     fixed = table.get("fixed", {})
     for key, value in (("fields", asked), ("fixed", fixed)):

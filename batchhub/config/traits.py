@@ -188,5 +188,35 @@ class Starting(Configurable):
     cancel_again = Float(15.0, help="Least pause in seconds between two cancels of one job.").tag(config=True)
 
 
-CONCERNS: tuple[type[Configurable], ...] = (BatchHub, Hub, Proxy, Pages, Sessions, Watching, Starting)
+class Limits(Configurable):
+    """How much one person, and everybody together, may have. Profiles have `at_most` and `at_most_each` besides."""
+
+    servers_each = Int(10, help="Servers of one person that have not ended. 0: no limit.").tag(config=True)
+    concurrent_starts = Int(
+        100,
+        help="Servers of everybody that are being submitted or whose application is starting; those that wait in the queue do not count. "
+        "0: no limit.",
+    ).tag(config=True)
+    starts_each = Int(
+        20,
+        help="Starts of one person within `starts_minutes`, refused ones too: each is a command to the scheduler. 0: no limit.",
+    ).tag(config=True)
+    starts_minutes = Float(10.0, help="Minutes in which `starts_each` are counted.").tag(config=True)
+
+    @validate("servers_each", "concurrent_starts", "starts_each")
+    def _check_count(self, proposal: dict[str, object]) -> object:
+        value = proposal["value"]
+        if not isinstance(value, int) or value < 0:
+            raise TraitError(f"Limits: {value!r} is no number of servers; 0 is no limit.")
+        return value
+
+    @validate("starts_minutes")
+    def _check_window(self, proposal: dict[str, object]) -> object:
+        value = proposal["value"]
+        if not isinstance(value, float) or not 0 < value <= 24 * 60:
+            raise TraitError(f"Limits.starts_minutes: {value!r} minutes are not above 0 and at most 1440.")
+        return value
+
+
+CONCERNS: tuple[type[Configurable], ...] = (BatchHub, Hub, Proxy, Pages, Sessions, Watching, Starting, Limits)
 """Every class above, in the order they are documented."""

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Protocol
 
 from batchhub.core.handshake import Connection
 from batchhub.core.model import Endpoint, Server, ServerId
 from batchhub.core.ports import RouteTarget
+from batchhub.core.quota import Standing
 
 
 class ServerStore(Protocol):
     """The transactions on servers. Every method raises StoreUnavailable when the database cannot be asked."""
 
-    def add_server(self, server: Server) -> Awaitable[Server]:
-        """Save a new run. Raises Conflict if the person has a live one of that name."""
+    def add_server(
+        self, server: Server, *, admit: Callable[[Standing], None] | None = None, window: timedelta = timedelta(0)
+    ) -> Awaitable[Server]:
+        """Save a new run. Raises Conflict if the person has a live one of that name, and what ``admit`` raises.
+
+        ``admit`` is handed what there is already, starts within ``window`` included; nobody else's is added in between.
+        """
 
     def server(self, server_id: ServerId) -> Awaitable[Server]:
         """Raises NotFound."""

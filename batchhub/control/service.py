@@ -7,7 +7,7 @@ import contextlib
 import hmac
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from batchhub.control.broadcast import Broadcast
@@ -40,6 +40,7 @@ from batchhub.core.model import (
     read_server_name,
 )
 from batchhub.core.ports import Clock
+from batchhub.core.quota import Quota, admit
 from batchhub.core.words import Status, describe
 
 log = logging.getLogger(__name__)
@@ -87,6 +88,7 @@ class ServiceSettings:
 
     first_word: float = 10.0
     form_wait: float = 5.0
+    quota: Quota = field(default_factory=Quota)
 
 
 class HubService:
@@ -177,7 +179,10 @@ class HubService:
             since=now,
             options=options,
         )
-        row = await self._store.add_server(row)
+        quota = self._settings.quota
+        row = await self._store.add_server(
+            row, admit=lambda standing: admit(quota, asked, standing, now), window=quota.starts_window
+        )
         log.info("server %s of %s was asked for: profile %s on %s", row.id, user, asked.name, asked.cluster)
         row = await self._first_word(row)
         if row.outcome is Outcome.REFUSED:

@@ -98,7 +98,8 @@ class Profile:
     """A thing people can start: an application on a cluster, the questions its form asks, and what is fixed.
 
     ``fixed`` holds values that are not asked for. ``prologue`` and ``epilogue`` are the admin's shell text; ``environment`` is exported in
-    the job, ``arguments`` are added to the application's command. ``application`` names an application definition.
+    the job, ``arguments`` are added to the application's command. ``application`` names an application definition. ``at_most`` servers of it may
+    live at a time, ``at_most_each`` of one person (0: no limit).
     """
 
     name: str
@@ -113,6 +114,8 @@ class Profile:
     environment: Mapping[str, str] = field(default_factory=dict)
     directives: tuple[str, ...] = ()
     arguments: tuple[str, ...] = ()
+    at_most: int = 0
+    at_most_each: int = 0
 
 
 def check_definition(asked: Field, where: str) -> None:

@@ -17,11 +17,14 @@ from sqlalchemy.orm import Session
 
 from batchhub.core.errors import BadInput, Conflict, NotFound
 from batchhub.core.model import Endpoint, JobId, Phase, Server, ServerId, UserName
+from batchhub.core.quota import Standing
 from batchhub.store.models import EventRow, ServerRow
 from batchhub.store.people import ensure_user
+from batchhub.store.standing import standing
 from batchhub.store.values import Event
 
 Change = Callable[[Server], Server | None]
+Admit = Callable[[Standing], None]
 
 _KEPT = ("id", "user", "name", "created")
 """What no change may touch."""
@@ -34,8 +37,8 @@ _PLAIN = (
 """The fields whose column has the same name and form; a test holds that no field of Server is left out."""
 
 
-def add(session: Session, server: Server, by: str) -> Server:
-    """Insert a new run; its owner's row is made if missing. Raises Conflict."""
+def add(session: Session, server: Server, by: str, admit: Admit | None, since: datetime) -> Server:
+    """Insert a new run; its owner's row is made if missing. Raises Conflict, and what ``admit`` raises of what there is already."""
     ensure_user(session, server.user, server.created)
     row = ServerRow(user_name=server.user)
     _write(row, server)
@@ -45,6 +48,8 @@ def add(session: Session, server: Server, by: str) -> Server:
     except IntegrityError as error:
         what = f"server {server.name!r}" if server.name else "a server"
         raise Conflict(f"{server.user} has {what} that has not ended.") from error
+    if admit is not None:
+        admit(standing(session, server, since))
     words = f"{server.profile} on {server.cluster}"
     _add_event(session, Event(server.id, server.created, "requested", words, by or server.user))
     return server

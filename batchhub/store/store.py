@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Engine, text
@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 from batchhub.core.errors import StoreUnavailable
 from batchhub.core.model import Server, ServerId, UserName
 from batchhub.core.ports import Clock
+from batchhub.core.quota import Standing
 from batchhub.store import people, schema, servers
 from batchhub.store.engine import is_memory, open_engine, our_errors, read_url, reading
 from batchhub.store.values import ApiToken, Event, StoredSession, User
@@ -73,12 +74,20 @@ class Store:
 
     # ------------------------------------------------------------ servers
 
-    async def add_server(self, server: Server, *, by: str = "") -> Server:
+    async def add_server(
+        self,
+        server: Server,
+        *,
+        by: str = "",
+        admit: Callable[[Standing], None] | None = None,
+        window: timedelta = timedelta(0),
+    ) -> Server:
         """Insert a new run; its owner's row is made if missing. Raises Conflict if one of that name has not ended.
 
-        ``by`` is who asked for it, when that was not its owner.
+        ``by`` is who asked for it, when that was not its owner. ``admit`` is handed what there is already, starts within ``window`` included,
+        and raises what speaks against one more; nobody else's is added in between.
         """
-        return await self._write(servers.add, server, by)
+        return await self._write(servers.add, server, by, admit, server.created - window)
 
     async def server(self, server_id: ServerId) -> Server:
         """The run of this id. Raises NotFound."""

@@ -92,6 +92,8 @@ def test_fixed() -> None:
         ({"name": "a\nb"}, "a profile's name is one line"),
         ({"name": "lab", "cluster": "hcp"}, "cluster 'hcp' is not defined; did you mean 'hpc'?"),
         ({"name": "lab", "application": "rstudio"}, "application 'rstudio' is not defined; known: jupyterlab."),
+        ({"name": "lab", "at_most": -1}, "profile 'lab': at_most = -1 is no number of servers; 0 is no limit."),
+        ({"name": "lab", "at_most_each": "2"}, "at_most_each: '2' is not of type int."),
         ({"name": "lab", "fields": []}, "profile 'lab': 'fields' is a table"),
         ({"name": "lab", "fixed": [1]}, "profile 'lab': 'fixed' is a table"),
         ({"name": "lab", "fields": {"cores": 4}}, "field 'cores': a table is expected, such as {max = 16}."),

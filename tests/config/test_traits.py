@@ -52,6 +52,10 @@ Starting.cancel_again = 15.0
 Starting.first_word = 10.0
 Starting.requeue_grace = 60.0
 Starting.start_timeout = 300.0
+Limits.concurrent_starts = 100
+Limits.servers_each = 10
+Limits.starts_each = 20
+Limits.starts_minutes = 10.0
 """
 
 

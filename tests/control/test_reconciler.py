@@ -21,11 +21,13 @@ from batchhub.core.errors import (
     NotFound,
     StoreUnavailable,
     SubmitRejected,
+    TooMany,
     Unreachable,
 )
 from batchhub.core.forms import Field, FieldKind, Profile
 from batchhub.core.model import JobId, JobState, Outcome, Phase, Server, ServerId, UserName, Want
 from batchhub.core.ports import Command, Completed, RouteTarget
+from batchhub.core.quota import Quota
 from batchhub.store import schema
 from batchhub.store.store import Store
 from tests.control.memory import T0, Clock, MemoryBuilder, MemoryCluster, MemoryRoutes, MemoryTransport
@@ -899,3 +901,22 @@ async def test_a_server_of_a_cluster_that_is_gone_from_the_configuration_can_be_
     assert (view.server.phase, view.server.outcome) == (Phase.ENDED, Outcome.FAILED)
     assert "'gone' is not configured any more; its job 101 may still be there" in view.server.words
     assert (await world.spawn()).phase is Phase.REQUESTED
+
+
+async def test_what_is_over_the_limit_is_refused_in_words_and_costs_the_scheduler_nothing(world: World) -> None:
+    world.service._settings = replace(world.service._settings, quota=Quota(servers_each=1, starts_each=2))
+    await world.spawn()
+    with pytest.raises(TooMany, match="You have 1 server, which is the limit here"):
+        await world.service.spawn(ALICE, "second", "lab", FORM)
+    assert world.cluster.count("submit") == 1
+    await world.service.stop(ALICE, "", ALICE)
+    for _ in range(3):
+        await world.tick()
+    await world.spawn()
+    await world.service.stop(ALICE, "", ALICE)
+    for _ in range(3):
+        await world.tick()
+    with pytest.raises(TooMany, match="You have started 2 servers within 10 minutes"):
+        await world.service.spawn(ALICE, "", "lab", FORM)
+    world.clock.move(600)
+    await world.spawn()
