@@ -33,7 +33,10 @@ def test_known_names_pass() -> None:
     [
         (config(Proxy={"prot": 1}), "c.Proxy.prot: there is no such setting; did you mean 'port'?"),
         (config(Proxi={"port": 1}), "c.Proxi: there is no such section; did you mean 'Proxy'?"),
-        (config(Zzz={"port": 1}), "known: Authenticator, BatchHub, Hub, Limits, Pages, Proxy, Sessions, Starting, Watching."),
+        (
+            config(Zzz={"port": 1}),
+            "known: Authenticator, BatchHub, Hub, Limits, Pages, Proxy, Sessions, Starting, Watching.",
+        ),
         (config(Proxy={"config": 1}), "there is no such setting"),
     ],
 )

@@ -30,16 +30,20 @@ CHROMIUM_FLAGS = (
     "--disable-sync",
 )
 SHARED = Path("/var/lib/batchhub-lab")
+PATIENCE = 120.0
+"""Seconds until a test gives up on a hub or page; nothing waits for it. A machine may be ten times slower than the one it was written on."""
+
+expect.set_options(timeout=PATIENCE * 1000)
 
 
 def wait_until(true: Callable[[], Any], seconds: float, what: str) -> Any:
-    """Look often until it is true; fail with ``what`` after ``seconds``."""
-    deadline = time.monotonic() + seconds
+    """Look often until it is true; fail with ``what`` after ``seconds``, or later: a test is not there to time anything."""
+    deadline = time.monotonic() + max(seconds, PATIENCE)
     while True:
         if found := true():
             return found
         if time.monotonic() > deadline:
-            raise AssertionError(f"not within {seconds:g} s: {what}")
+            raise AssertionError(f"not within {max(seconds, PATIENCE):g} s: {what}")
         time.sleep(0.05)
 
 
@@ -93,6 +97,7 @@ c.Proxy.ip = {host!r}
 c.Proxy.port = {self.port}
 c.Proxy.api_port = {self.api_port}
 c.Hub.port = {self.hub_port}
+c.Starting.first_word = 60.0
 """
         self.config.write_text(own + config)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -112,7 +117,7 @@ c.Hub.port = {self.hub_port}
                     argv, stdout=output, stderr=output, cwd=root, start_new_session=True
                 )
                 output.close()
-        wait_until(self._answers, 30, f"the hub answers\n{self.logs()}")
+        wait_until(self._answers, PATIENCE, f"the hub answers\n{self.logs()}")
 
     def _answers(self) -> bool:
         for name, process in self._processes.items():
@@ -160,7 +165,7 @@ class Person:
         self.context.on("request", lambda request: self.urls.append(request.url))
         self.context.on("page", lambda page: page.on("websocket", lambda socket: self.urls.append(socket.url)))
         self.page: Page = self.context.new_page()
-        self.page.set_default_timeout(20_000)
+        self.page.set_default_timeout(PATIENCE * 1000)
 
     def sign_in(self, name: str, password: str) -> None:
         self.page.goto(f"{self.hub.url}/hub/login")
@@ -185,8 +190,8 @@ class Person:
     def see_lab(self) -> None:
         """Wait until JupyterLab is there; a failure shows what the page says instead."""
         try:
-            self.page.wait_for_url("**/user/**/lab**", timeout=90_000)
-            self.page.wait_for_selector("#jp-main-dock-panel", timeout=60_000)
+            self.page.wait_for_url("**/user/**/lab**", timeout=PATIENCE * 1000)
+            self.page.wait_for_selector("#jp-main-dock-panel", timeout=PATIENCE * 1000)
         except Exception as error:
             raise AssertionError(
                 f"{self.page.url}\n{self.page.inner_text('body')[:1500]}\n{self.hub.logs()}"
@@ -196,15 +201,15 @@ class Person:
         """A fresh one, whatever an earlier visit left in JupyterLab's workspace."""
         self.page.goto(self.page.url.partition("?")[0].partition("/lab")[0] + "/lab?reset")
         self.page.locator('.jp-LauncherCard[data-category="Notebook"]').first.click()
-        self.page.wait_for_selector(".jp-Notebook .cm-content", timeout=60_000)
-        expect(self.page.get_by_text(re.compile("Python 3.*Idle"))).to_be_visible(timeout=60_000)
+        self.page.wait_for_selector(".jp-Notebook .cm-content", timeout=PATIENCE * 1000)
+        expect(self.page.get_by_text(re.compile("Python 3.*Idle"))).to_be_visible(timeout=PATIENCE * 1000)
 
     def compute(self, code: str, answer: str) -> None:
         """Type into the newest cell, run it, and see the answer: the kernel's WebSocket works both ways."""
         self.page.locator(".jp-Notebook .cm-content").last.click()
         self.page.keyboard.type(code)
         self.page.keyboard.press("Shift+Enter")
-        expect(self.page.locator(".jp-OutputArea-output").last).to_contain_text(answer, timeout=60_000)
+        expect(self.page.locator(".jp-OutputArea-output").last).to_contain_text(answer, timeout=PATIENCE * 1000)
 
     def stop_server(self) -> None:
         self.page.goto(f"{self.hub.url}/hub/home")

@@ -125,7 +125,7 @@ def test_the_demo_from_the_printed_link_to_the_outcome(demo) -> None:
         expect(page.get_by_text("Ready").first).to_be_visible()
         expect(page.get_by_text("left").first).to_be_visible()
         page.get_by_role("button", name="Stop").first.click()
-        expect(page.get_by_text("Stopped as asked").first).to_be_visible(timeout=30_000)
+        expect(page.get_by_text("Stopped as asked").first).to_be_visible(timeout=120_000)
         # The link was good once.
         stranger = Person(chromium, DemoUnderTest(link))
         stranger.page.goto(link)

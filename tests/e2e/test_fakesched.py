@@ -205,7 +205,7 @@ def _config(words: Words, login: LoginNode, key: Path) -> str:
             "Watching.fast": 0.5,
             "Watching.slow": 0.5,
             "Watching.ceiling": 1.0,
-            "Starting.first_word": 6.0,
+            "Starting.first_word": 20.0,
         }
     )
 
@@ -218,12 +218,12 @@ class Program:
         self.session = requests.Session()
         page = self._page("/hub/login")
         form = {"username": name, "password": PASSWORDS[name], "_xsrf": self._xsrf(page)}
-        answer = self.session.post(f"{hub.url}/hub/login", data=form, timeout=10)
+        answer = self.session.post(f"{hub.url}/hub/login", data=form, timeout=120)
         assert answer.url.endswith("/hub/home"), answer.text
         self.session.headers["X-XSRFToken"] = self._xsrf(answer.text)
 
     def _page(self, path: str) -> str:
-        answer = self.session.get(self.hub.url + path, timeout=10)
+        answer = self.session.get(self.hub.url + path, timeout=120)
         answer.raise_for_status()
         return answer.text
 
@@ -238,13 +238,13 @@ class Program:
         return f"{self.hub.url}/hub/api/users/{self.name}/server"
 
     def start(self, **options: str) -> requests.Response:
-        return self.session.post(self._api, json=options, timeout=20)
+        return self.session.post(self._api, json=options, timeout=120)
 
     def stop(self) -> None:
-        assert self.session.delete(self._api, timeout=10).status_code in {202, 204}
+        assert self.session.delete(self._api, timeout=120).status_code in {202, 204}
 
     def server(self) -> dict[str, Any]:
-        answer = self.session.get(self._api, timeout=10)
+        answer = self.session.get(self._api, timeout=120)
         answer.raise_for_status()
         return dict(answer.json())
 
@@ -272,14 +272,14 @@ class Program:
         """A kernel of one's notebook, by way of the proxy."""
         base = f"{self.hub.url}/user/{self.name}/api"
         # A page that a person opens goes by way of the hub, which gives the ticket; programs' requests are refused without one.
-        entered = self.session.get(f"{self.hub.url}/user/{self.name}/lab", headers={"Accept": "text/html"}, timeout=20)
+        entered = self.session.get(f"{self.hub.url}/user/{self.name}/lab", headers={"Accept": "text/html"}, timeout=120)
         assert entered.status_code == 200, entered.text
-        made = self.session.post(f"{base}/kernels", json={"name": "python3"}, timeout=30)
+        made = self.session.post(f"{base}/kernels", json={"name": "python3"}, timeout=120)
         assert made.status_code == 201, made.text
         cookies = {cookie.name: cookie.value for cookie in self.session.cookies if cookie.path != "/hub/"}
         headers = {"Cookie": "; ".join(f"{name}={value}" for name, value in cookies.items())}
         url = f"{base}/kernels/{made.json()['id']}/channels".replace("http", "ws", 1)
-        with connect(url, additional_headers=headers, origin=self.hub.url, open_timeout=30) as opened:
+        with connect(url, additional_headers=headers, origin=self.hub.url, open_timeout=120) as opened:
             yield Kernel(opened)
 
 
@@ -305,7 +305,7 @@ class Kernel:
         self._opened.send(json.dumps({**request, "buffers": []}))
         printed = ""
         while True:
-            answer = json.loads(self._opened.recv(timeout=60))
+            answer = json.loads(self._opened.recv(timeout=120))
             if answer["parent_header"].get("msg_id") != header["msg_id"]:
                 continue
             if answer["msg_type"] == "stream":
@@ -357,7 +357,7 @@ def test_from_sign_in_to_a_kernel_and_back(site: Site) -> None:
 
         ada.stop_server()
         cluster.wait(number, "CANCELLED")
-        expect(ada.page.get_by_text("Stopped").first).to_be_visible(timeout=30_000)
+        expect(ada.page.get_by_text("Stopped").first).to_be_visible(timeout=120_000)
         ada.page.goto(f"{site.hub.url}/hub/spawn-pending/{ADA}")
         expect(ada.page.get_by_text("Stopped as asked.").first).to_be_visible()
     assert site.live_jobs(ADA) == {}

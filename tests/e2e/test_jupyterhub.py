@@ -162,7 +162,7 @@ class Person:
         self.session = requests.Session()
 
     def get(self, path: str, **more: Any) -> requests.Response:
-        return self.session.get(self.url + path, timeout=40, headers={"Sec-Fetch-Mode": "navigate"}, **more)
+        return self.session.get(self.url + path, timeout=120, headers={"Sec-Fetch-Mode": "navigate"}, **more)
 
     def xsrf(self, path: str) -> str:
         return next(each.value or "" for each in self.session.cookies if each.name == "_xsrf" and each.path == path)
@@ -170,7 +170,7 @@ class Person:
     def sign_in(self, name: str) -> requests.Response:
         self.get("/hub/login")
         form = {"username": name, "password": "x", "_xsrf": self.xsrf("/hub/")}
-        return self.session.post(f"{self.url}/hub/login", data=form, timeout=20)
+        return self.session.post(f"{self.url}/hub/login", data=form, timeout=120)
 
     def start_server(self) -> None:
         self.get("/hub/spawn")
@@ -181,12 +181,12 @@ class Person:
 
     def stop_server(self) -> None:
         headers = {"X-XSRFToken": self.xsrf("/hub/")}
-        answer = self.session.delete(f"{self.url}/hub/api/users/{USER}/server", headers=headers, timeout=40)
+        answer = self.session.delete(f"{self.url}/hub/api/users/{USER}/server", headers=headers, timeout=120)
         assert answer.status_code in {202, 204}, answer.text
 
     def open_kernel(self) -> str:
         headers = {"X-XSRFToken": self.xsrf(f"{AT}/")}
-        answer = self.session.post(f"{self.url}{AT}/api/kernels", json={}, headers=headers, timeout=40)
+        answer = self.session.post(f"{self.url}{AT}/api/kernels", json={}, headers=headers, timeout=120)
         assert answer.status_code == 201, answer.text
         return str(answer.json()["id"])
 
@@ -196,7 +196,7 @@ class Person:
             f"ws{self.url[4:]}{AT}/api/kernels/{kernel}/channels",
             additional_headers={"Cookie": "; ".join(f"{each.name}={each.value}" for each in cookies)},
             origin=self.url,  # type: ignore[arg-type]
-            open_timeout=20,
+            open_timeout=120,
             proxy=None,
         )
 
@@ -210,7 +210,7 @@ def run(channel: ClientConnection, code: str) -> str:
         json.dumps({"header": header, "content": content, "parent_header": {}, "metadata": {}, "channel": "shell"})
     )
     while True:
-        said = json.loads(channel.recv(timeout=30))
+        said = json.loads(channel.recv(timeout=120))
         if said["msg_type"] == "execute_result" and said["parent_header"]["msg_id"] == message:
             return str(said["content"]["data"]["text/plain"])
 
@@ -226,7 +226,7 @@ def test_a_hub_that_starts_the_proxy_itself_with_tls_inside(tmp_path: Path) -> N
         assert TOKEN.encode() not in b" ".join(words)
         trust = tmp_path / "internal-ssl/proxy-api-ca/proxy-api-ca.crt"
         with pytest.raises(requests.exceptions.ConnectionError):  # no certificate shown
-            requests.get(f"https://127.0.0.1:{place.api}/api/routes", verify=str(trust), timeout=10)
+            requests.get(f"https://127.0.0.1:{place.api}/api/routes", verify=str(trust), timeout=120)
         page = Person(place.url).sign_in(USER)
         assert page.ok
         assert "/hub/login" not in page.url

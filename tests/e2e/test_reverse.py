@@ -67,7 +67,7 @@ def restart_proxy(hub: HubUnderTest) -> None:
 
 def ask(hub: HubUnderTest, cookies: dict[str, str]) -> int:
     """A request to the notebook, on a connection of its own."""
-    return requests.get(f"{hub.url}/user/alice/api", cookies=cookies, timeout=20).status_code
+    return requests.get(f"{hub.url}/user/alice/api", cookies=cookies, timeout=120).status_code
 
 
 def test_from_the_form_to_a_kernel(site) -> None:

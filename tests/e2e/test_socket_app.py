@@ -78,11 +78,11 @@ def hub(slurm_lab: SlurmLab, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 def signed_in(hub: HubUnderTest, name: str) -> requests.Session:
     session = requests.Session()
-    page = session.get(f"{hub.url}/hub/login", timeout=10).text
+    page = session.get(f"{hub.url}/hub/login", timeout=120).text
     found = re.search(r'name="_xsrf" value="([^"]+)"', page)
     assert found
     form = {"username": name, "password": PASSWORD, "_xsrf": found[1]}
-    answer = session.post(f"{hub.url}/hub/login", data=form, timeout=10)
+    answer = session.post(f"{hub.url}/hub/login", data=form, timeout=120)
     assert answer.url.endswith("/hub/home"), answer.text
     found = re.search(r'name="_xsrf" value="([^"]+)"', answer.text)
     assert found
@@ -101,21 +101,21 @@ def alice(hub: HubUnderTest) -> Iterator[requests.Session]:
     """Signed in, with a server that is ready and entered once, as a browser would."""
     session = signed_in(hub, "alice")
     server = f"{hub.url}/hub/api/users/alice/server"
-    asked = session.post(server, json={}, timeout=20)
+    asked = session.post(server, json={}, timeout=120)
     assert asked.status_code in {201, 202}, asked.text
 
     def ready() -> bool:
-        return bool(session.get(server, timeout=10).json()["phase"] == "ready")
+        return bool(session.get(server, timeout=120).json()["phase"] == "ready")
 
     wait_until(ready, 60, f"ready\n{hub.logs()}")
-    entered = session.get(f"{hub.url}/user/alice/", headers={"Accept": "text/html"}, timeout=20)
+    entered = session.get(f"{hub.url}/user/alice/", headers={"Accept": "text/html"}, timeout=120)
     assert (entered.status_code, entered.text) == (200, "/ alice")
     yield session
-    assert session.delete(server, timeout=10).status_code in {202, 204}
+    assert session.delete(server, timeout=120).status_code in {202, 204}
 
 
 def test_a_socket_and_a_stripped_prefix(slurm_lab: SlurmLab, hub: HubUnderTest, alice: requests.Session) -> None:
-    page = alice.get(f"{hub.url}/user/alice/lab/tree?x=1", timeout=20)
+    page = alice.get(f"{hub.url}/user/alice/lab/tree?x=1", timeout=120)
     assert (page.status_code, page.text) == (200, "/lab/tree?x=1 alice")
 
     # Nobody else on the node has a way to it.
@@ -126,7 +126,7 @@ def test_a_socket_and_a_stripped_prefix(slurm_lab: SlurmLab, hub: HubUnderTest, 
     assert stat.S_ISSOCK(found.st_mode)
     assert stat.S_IMODE(found.st_mode) == 0o600
     assert slurm_lab.run_as("bob", ["ls", str(Path(connection["socket"]).parent)]).returncode != 0
-    assert signed_in(hub, "bob").get(f"{hub.url}/user/alice/", timeout=10).status_code == 403
+    assert signed_in(hub, "bob").get(f"{hub.url}/user/alice/", timeout=120).status_code == 403
 
     # An upgraded connection both ways, beside another one's download.
     with socket.create_connection((hub.host, hub.port), 20) as echo:
@@ -158,6 +158,6 @@ def test_the_login_nodes_cable_is_pulled(slurm_lab: SlurmLab, hub: HubUnderTest,
     assert re.search(rf"No SSH connection to the node \S+: {re.escape(slurm_lab.login_host)}:2222", answer)
 
     def back() -> bool:
-        return alice.get(f"{hub.url}/user/alice/x", timeout=30).text == "/x alice"
+        return alice.get(f"{hub.url}/user/alice/x", timeout=120).text == "/x alice"
 
     wait_until(back, 60, f"it works again\n{hub.logs()}")

@@ -163,7 +163,7 @@ def test_every_server_at_its_own_host(tmp_path: Path) -> None:
 
         # A named server: from the form to its own host, by the hub's own steps.
         started(person, "small", "mine")
-        page.wait_for_url(f"{hub.server('mine')}/user/{ME}/mine/", timeout=30_000)
+        page.wait_for_url(f"{hub.server('mine')}/user/{ME}/mine/", timeout=120_000)
         expect(page.get_by_role("heading")).to_have_text("An application")
 
         # JupyterLab, at another.
@@ -255,7 +255,7 @@ def test_without_scripts_and_without_tls(tmp_path: Path) -> None:
         page = person.page
         person.sign_in(ME, PASSWORD)
         started(person, "small", "plain")
-        page.wait_for_url("**/hub/access?**", timeout=30_000)  # the waiting page reloads itself until it is ready
+        page.wait_for_url("**/hub/access?**", timeout=120_000)  # the waiting page reloads itself until it is ready
         expect(page.get_by_role("heading", name="Opening your server")).to_be_visible()
         page.screenshot(path=tmp_path / "enter.png")
         page.get_by_role("button", name="Continue").click()
