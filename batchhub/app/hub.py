@@ -7,7 +7,7 @@ import contextlib
 import logging
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -27,16 +27,20 @@ from batchhub.auth.xsrf import Xsrf
 from batchhub.config import traits
 from batchhub.config.clusters import ClusterSettings
 from batchhub.control.broadcast import Broadcast
+from batchhub.control.extension import Extendable, Extender
 from batchhub.control.launcher import Launcher
 from batchhub.control.poller import Poller, PollerSettings
 from batchhub.control.reconciler import Cluster, Reconciler, ReconcilerSettings
+from batchhub.control.retention import Retention, RetentionSettings
 from batchhub.control.service import ClusterFacts, HubService, ServiceSettings
 from batchhub.control.tasks import Tasks
+from batchhub.control.walltime import DEFAULT_NOTICES, EndKeeper, Notices, Watched
 from batchhub.core.errors import HubError
 from batchhub.core.lifecycle import Limits
 from batchhub.core.model import Server, UserName
 from batchhub.core.ports import Transport
 from batchhub.core.quota import Quota
+from batchhub.core.walltime import read_most
 from batchhub.proxy.client import ProxyClient
 from batchhub.store.store import Store
 from batchhub.web.app import make_app
@@ -62,6 +66,8 @@ class HubPlan:
     sessions: SessionSettings
     web: WebSettings
     dialling: Dialling | None = None
+    notices: Notices = DEFAULT_NOTICES
+    retention: RetentionSettings = field(default_factory=RetentionSettings)
     keep_ended: timedelta = timedelta(days=365)
     """How long runs that ended are remembered, with their words and log ends."""
 
@@ -73,7 +79,8 @@ def plan_hub(
     hub, proxy, pages = trait(traits.Hub), trait(traits.Proxy), trait(traits.Pages)
     sessions, watching, starting = trait(traits.Sessions), trait(traits.Watching), trait(traits.Starting)
     limits = trait(traits.Limits)
-    database = trait(traits.BatchHub).db_url or state.database
+    whole, walltime = trait(traits.BatchHub), trait(traits.Walltime)
+    database = whole.db_url or state.database
     secure = over_https(proxy, site.origin)
     absolute = timedelta(days=sessions.absolute_days)
     return HubPlan(
@@ -108,7 +115,9 @@ def plan_hub(
             ),
         ),
         dialling=plan_dialling(proxy, state, site),
-        keep_ended=timedelta(days=trait(traits.BatchHub).keep_ended_days),
+        notices=Notices(timedelta(seconds=walltime.warn_before), timedelta(seconds=walltime.save_before)),
+        retention=RetentionSettings(newest=whole.keep_directories, age=timedelta(days=whole.keep_directory_days)),
+        keep_ended=timedelta(days=whole.keep_ended_days),
         sessions=SessionSettings(idle=timedelta(hours=sessions.idle_hours), absolute=absolute),
         web=WebSettings(
             title=pages.title,
@@ -133,10 +142,12 @@ class Hub:
         self.routes = ProxyClient(plan.proxy_api, plan.state.api_token, host_of)
         self._revocations = Revocations(self.store, self.routes, utc_now)
         self._broadcast = Broadcast()
-        self._builder = SiteJobBuilder(plan.site, plan.state.key("servers"), plan.dialling)
+        self._builder = SiteJobBuilder(plan.site, plan.state.key("servers"), plan.dialling, plan.notices)
         self._transports: dict[str, Transport] = {}
         self._pollers: dict[str, Poller] = {}
         self._reconciler: Reconciler
+        self._ends: EndKeeper
+        self._retention: Retention
         self._tasks = Tasks("hub")
         self._server: HTTPServer | None = None
         self.service = self._compose()
@@ -145,6 +156,8 @@ class Hub:
         plan = self._plan
         clusters: dict[str, Cluster] = {}
         facts: dict[str, ClusterFacts] = {}
+        watched: dict[str, Watched] = {}
+        extendable: dict[str, Extendable] = {}
         for cluster in plan.site.clusters:
             transport = self._transports[cluster.name] = make_transport(cluster, utc_now)
             dialect = make_dialect(cluster)
@@ -158,6 +171,9 @@ class Hub:
                 observed=self._observed,
             )
             clusters[cluster.name] = Cluster(poller, Launcher(transport, dialect, self._builder))
+            watched[cluster.name] = Watched(poller, transport)
+            most = read_most(cluster.extend_at_most)
+            extendable[cluster.name] = Extendable(transport, dialect, poller, cluster.extended_by, most)
             facts[cluster.name] = ClusterFacts(cluster.title or cluster.name, poller, _account_of(cluster))
         self._reconciler = Reconciler(
             clusters=clusters,
@@ -167,6 +183,22 @@ class Hub:
             broadcast=self._broadcast,
             clock=utc_now,
             settings=plan.reconciler,
+        )
+        self._ends = EndKeeper(
+            clusters=watched,
+            store=self.store,
+            broadcast=self._broadcast,
+            clock=utc_now,
+            notices=self._builder.notices,
+        )
+        self._retention = Retention(watched, self.store, utc_now, plan.retention)
+        extender = Extender(
+            clusters=extendable,
+            profiles={profile.name: profile for profile in plan.site.profiles},
+            store=self.store,
+            ends=self._ends,
+            broadcast=self._broadcast,
+            clock=utc_now,
         )
         return HubService(
             profiles=plan.site.profiles,
@@ -178,10 +210,12 @@ class Hub:
             clock=utc_now,
             checks={"database": self._ask_database, "proxy": self._ask_proxy},
             settings=plan.service,
+            extender=extender,
         )
 
     def _observed(self, rows: Sequence[Server]) -> None:
         self._reconciler.consider(rows)
+        self._ends.consider(rows)
         # The scheduler's reason and estimate are news for an open page, though no step of the server.
         self._broadcast.tell(*(row.id for row in rows))
 
@@ -217,6 +251,7 @@ class Hub:
             self._tasks.start(poller.run(), f"poller of {poller.cluster}")
         self._tasks.start(self._reconciler.keep_routes(), "routes")
         self._tasks.start(self._keep_house(), "house")
+        self._tasks.start(self._retention.keep(), "retention")
         self._tasks.start(self._revocations.keep(), "revocations")
         self._reconciler.consider(await self.store.live_servers())
 
@@ -239,6 +274,7 @@ class Hub:
             await self._server.close_all_connections()
         await self._tasks.close()
         await self._reconciler.close()
+        await self._ends.close()
         for transport in self._transports.values():
             await transport.close()
         await self.routes.close()

@@ -12,12 +12,14 @@ from batchhub.app.dialling import DialInBuilder, Dialling
 from batchhub.app.site import Site, make_dialect
 from batchhub.config.clusters import ClusterSettings
 from batchhub.control.ports import JobFiles
+from batchhub.control.walltime import DEFAULT_NOTICES, Notices
 from batchhub.core import handshake
 from batchhub.core.errors import BadInput
 from batchhub.core.forms import STANDARD, Profile
 from batchhub.core.handshake import Connection
 from batchhub.core.model import Endpoint, OptionValue, Server, ServerId, UserName
 from batchhub.core.ports import RouteTarget
+from batchhub.core.walltime import TimeUp
 from batchhub.job.applications import Application
 from batchhub.job.context import JobContext
 from batchhub.job.files import job_files
@@ -28,10 +30,17 @@ PREVIEW_ID = ServerId("preview22222")
 
 
 class SiteJobBuilder:
-    """All of a site's jobs. ``key`` is what servers' tokens and keys are derived from, ``dialling`` where jobs reach the proxy, if they need to."""
+    """All of a site's jobs. ``key`` is what servers' tokens and keys are derived from, ``dialling`` where jobs reach the proxy, if they need to.
 
-    def __init__(self, site: Site, key: bytes, dialling: Dialling | None = None) -> None:
+    ``notices`` is for profiles that say nothing themselves of the end of their jobs' time.
+    """
+
+    def __init__(
+        self, site: Site, key: bytes, dialling: Dialling | None = None, notices: Notices = DEFAULT_NOTICES
+    ) -> None:
         self._site = site
+        self._notices = notices
+        self._profiles = frozenset(profile.name for profile in site.profiles)
         self._key = key
         self._dial_in = DialInBuilder(key, dialling)
         self._renderer = Renderer(site.template_dirs)
@@ -63,8 +72,21 @@ class SiteJobBuilder:
             server=server.name,
             hub_host=self._site.origin.text if self._site.origin is not None else "",
             dial_in=self._dial_in.document(server, cluster),
+            time_up=handshake.BeforeEnd(
+                walltime=float(server.options.get("walltime", 0)),
+                before=self.notices(server).save_before.total_seconds(),
+                command=profile.time_up.command,
+                signal=profile.time_up.signal,
+            ),
         )
         return JobFiles(script, job_files(script, launch, self.secrets(server)))
+
+    def notices(self, server: Server) -> Notices:
+        """When the owner is warned of the end of the job's time, and when the job saves: the profile's word, else the site's."""
+        found = self._site.profile(server.profile).time_up if server.profile in self._profiles else TimeUp()
+        warn = self._notices.warn_before if found.warn_before is None else timedelta(seconds=found.warn_before)
+        save = self._notices.save_before if found.save_before is None else timedelta(seconds=found.save_before)
+        return Notices(warn, save)
 
     def script(self, server: Server, home: str, directory: str) -> str:
         """The job script alone."""

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from batchhub.config.tables import read
 from batchhub.core.errors import ConfigError
+from batchhub.core.walltime import read_most
 from batchhub.transport.local import LocalSettings
 from batchhub.transport.settings import SSHSettings
 
@@ -39,6 +40,10 @@ class ClusterSettings:
 
     ``reverse_host`` and ``reverse_port``: where this cluster's jobs dial the proxy, if not at ``c.Proxy``'s of the same names. ``reverse_ssh`` is
     OpenSSH's client on the nodes.
+
+    ``extend``: whether people may ask for more time for a job that runs, and as whom the scheduler is asked: ``no``, ``user``, or ``service``, the
+    service's account, which then needs the scheduler's operator rights and ``extend_at_most``, the most time a job may have in all (``24h``).
+    Empty: ``user`` with the local queue, else ``no``.
     """
 
     name: str
@@ -62,6 +67,8 @@ class ClusterSettings:
     reverse_host: str = ""
     reverse_port: int = 0
     reverse_ssh: str = "ssh"
+    extend: Literal["", "no", "user", "service"] = ""
+    extend_at_most: str = ""
 
     def __post_init__(self) -> None:
         place = f"cluster {self.name!r}"
@@ -85,6 +92,18 @@ class ClusterSettings:
                 ipaddress.ip_network(network)
             except ValueError as error:
                 raise ConfigError(f"{place}: node_networks: {error}.") from error
+        self._check_extension(place)
+
+    def _check_extension(self, place: str) -> None:
+        try:
+            most = read_most(self.extend_at_most)
+        except ValueError as error:
+            raise ConfigError(f"{place}: {error}") from error
+        if self.extend == "service" and most is None:
+            raise ConfigError(
+                f"{place}: extend = 'service' needs extend_at_most, the most time that a job may have in all: a scheduler's own limits do not bind "
+                "its operators."
+            )
 
     def _check_tunnel(self, place: str) -> None:
         kinds = self.tunnel_kinds
@@ -103,6 +122,11 @@ class ClusterSettings:
                 )
         if "node" in kinds and self.ssh is not None:
             self.ssh.for_node("node")
+
+    @property
+    def extended_by(self) -> Literal["no", "user", "service"]:
+        """``extend`` in force."""
+        return self.extend or ("user" if self.scheduler == "local" else "no")
 
     @property
     def tunnel_kinds(self) -> tuple[str, ...]:

@@ -38,12 +38,27 @@ class BatchHub(Configurable):
     keep_ended_days = Float(
         365.0, help="Days that ended runs, with their events, are kept in the database; then they are deleted for good."
     ).tag(config=True)
+    keep_directories = Int(
+        10,
+        help="Directories of ended jobs (script, launcher, log) that are kept in a person's home on each cluster, the newest; older ones are "
+        "removed as that person. 0: no limit.",
+    ).tag(config=True)
+    keep_directory_days = Float(30.0, help="Days that such a directory is kept at most. 0: no limit.").tag(config=True)
     template_dirs = List(Unicode(), help="Directories searched for job templates before BatchHub's own.").tag(
         config=True
     )
     authenticator_class = Any(
         "pam", help="An entry point of batchhub.authenticators (pam, dictionary), 'package.module:Class', or a class."
     ).tag(config=True)
+
+    @validate("keep_directories", "keep_directory_days")
+    def _check_keep(self, proposal: dict[str, object]) -> object:
+        value = proposal["value"]
+        if not isinstance(value, int | float) or not 0 <= value <= 100_000:
+            raise TraitError(
+                f"BatchHub: {value!r} job directories, or days of them, are not from 0 (no limit) to 100000."
+            )
+        return value
 
     @default("state_dir")
     def _default_state_dir(self) -> str:
@@ -218,5 +233,26 @@ class Limits(Configurable):
         return value
 
 
-CONCERNS: tuple[type[Configurable], ...] = (BatchHub, Hub, Proxy, Pages, Sessions, Watching, Starting, Limits)
+class Walltime(Configurable):
+    """Before a job's time is up. A profile's ``time_up`` table goes before these."""
+
+    warn_before = Float(
+        900.0,
+        help="Seconds before the end at which its owner is warned on the hub's pages; a fifth of the job's time at most. 0: never.",
+    ).tag(config=True)
+    save_before = Float(
+        120.0,
+        help="Seconds before the end at which the job says so in its log, runs the profile's command and sends its signal; a fifth of the job's "
+        "time at most. 0: only when the scheduler signals that the end is near.",
+    ).tag(config=True)
+
+    @validate("warn_before", "save_before")
+    def _check_before(self, proposal: dict[str, object]) -> object:
+        value = proposal["value"]
+        if not isinstance(value, float) or not 0 <= value <= 7 * 86400:
+            raise TraitError(f"Walltime: {value!r} seconds are not from 0 (never) to a week.")
+        return value
+
+
+CONCERNS: tuple[type[Configurable], ...] = (BatchHub, Hub, Proxy, Pages, Sessions, Watching, Starting, Limits, Walltime)
 """Every class above, in the order they are documented."""

@@ -8,9 +8,10 @@ import hmac
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from batchhub.control.broadcast import Broadcast
+from batchhub.control.extension import Extender
 from batchhub.control.poller import Poller
 from batchhub.control.ports import JobBuilder, ServerStore
 from batchhub.control.reconciler import Reconciler
@@ -50,11 +51,12 @@ MAX_CONNECTION_BYTES = 8192
 
 @dataclass(frozen=True, slots=True)
 class ServerView:
-    """A server and what is known of it now. ``cluster_title`` is the cluster's name for people."""
+    """A server and what is known of it now. ``cluster_title`` is the cluster's name for people. ``offers`` are the whole times that may be asked for."""
 
     server: Server
     status: Status
     cluster_title: str = ""
+    offers: tuple[timedelta, ...] = ()
 
     @property
     def url(self) -> str:
@@ -106,6 +108,7 @@ class HubService:
         clock: Clock,
         checks: Mapping[str, Callable[[], Awaitable[str]]],
         settings: ServiceSettings,
+        extender: Extender | None = None,
     ) -> None:
         self._profiles = {profile.name: profile for profile in profiles}
         self._clusters = clusters
@@ -116,6 +119,7 @@ class HubService:
         self._clock = clock
         self._checks = checks
         self._settings = settings
+        self._extender = extender
 
     # ------------------------------------------------ forms
 
@@ -231,6 +235,13 @@ class HubService:
         self._broadcast.tell(row.id, row.user)
         return self._view(row)
 
+    async def extend(self, user: UserName, name: str, walltime: timedelta, by: UserName) -> ServerView:
+        """Give a running server ``walltime`` in all. Raises NotFound, and as :meth:`~batchhub.control.extension.Extender.extend`."""
+        row = await self._current(user, name)
+        if self._extender is None:
+            raise Denied("More time for a running job cannot be had here.")
+        return self._view(await self._extender.extend(row, walltime, by))
+
     # ------------------------------------------------ views
 
     async def server(self, user: UserName, name: str) -> ServerView:
@@ -299,7 +310,7 @@ class HubService:
             return ServerView(row, describe(row, None, None, self._clock()))
         poller = facts.poller
         status = describe(row, poller.last_good(row.id), poller.silent_since, self._clock())
-        return ServerView(row, status, facts.title)
+        return ServerView(row, status, facts.title, self._extender.offers(row) if self._extender else ())
 
     # ------------------------------------------------ jobs and health
 

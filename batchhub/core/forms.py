@@ -17,6 +17,7 @@ from types import MappingProxyType
 from batchhub.core.errors import BadInput, ConfigError, InvalidForm
 from batchhub.core.limits import format_memory, format_walltime, over_limits, parse_memory, parse_walltime
 from batchhub.core.model import NO_OPTIONS, OptionValue, QueueInfo
+from batchhub.core.walltime import TimeUp
 
 STANDARD = ("partition", "cores", "memory", "walltime", "gpus", "gpu_type", "account", "qos", "reservation")
 """Field names with a meaning for the job itself, in the order they are shown."""
@@ -99,7 +100,7 @@ class Profile:
 
     ``fixed`` holds values that are not asked for. ``prologue`` and ``epilogue`` are the admin's shell text; ``environment`` is exported in
     the job, ``arguments`` are added to the application's command. ``application`` names an application definition. ``at_most`` servers of it may
-    live at a time, ``at_most_each`` of one person (0: no limit).
+    live at a time, ``at_most_each`` of one person (0: no limit). ``time_up`` is about the end of its jobs' time.
     """
 
     name: str
@@ -116,6 +117,7 @@ class Profile:
     arguments: tuple[str, ...] = ()
     at_most: int = 0
     at_most_each: int = 0
+    time_up: TimeUp = field(default_factory=TimeUp)
 
 
 def check_definition(asked: Field, where: str) -> None:

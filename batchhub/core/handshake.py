@@ -30,6 +30,7 @@ TOKEN = "token"  # noqa: S105 -- a file's name
 LOG = "job.log"
 CONNECTION = "connection.json"
 EXIT = "exit.json"
+END = "end.json"
 
 OFFER_HOST, OFFER_PORT = "batchhub", 1
 """What a job asks to have forwarded (``ssh -R``) where it dials in at the proxy: a name and number that lead nowhere else."""
@@ -100,6 +101,20 @@ class DialIn:
 
 
 @dataclass(frozen=True, slots=True)
+class BeforeEnd:
+    """What the launcher does before the job's time is up.
+
+    ``walltime``: seconds from the job's start, 0 if nobody knows. ``before``: how many seconds earlier, 0 for never. ``command``: a shell line of
+    the administrator's. ``signal``: the name of one for the application's process group, empty for none.
+    """
+
+    walltime: float = 0
+    before: float = 0
+    command: str = ""
+    signal: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ExitRecord:
     """How a run ended, in the launcher's words: an exit code, or the signal that killed the application."""
 
@@ -146,6 +161,7 @@ def launch_document(
     ready_timeout: float = 300,
     callback_url: str = "",
     dial_in: DialIn | None = None,
+    time_up: BeforeEnd | None = None,
 ) -> bytes:
     """``launch.json``: what to start, where it may listen, how to see that it answers. Holds no secret.
 
@@ -153,7 +169,7 @@ def launch_document(
     users read argv with ps(1). An ``env`` value of ``None`` removes the variable. ``ports`` is an inclusive range; without one the
     kernel chooses. ``ready_path`` is asked until it answers with a status below 500. ``guard_path``, if any, must refuse a request
     without the token and take one with it; ``scheme`` says how it is sent (:func:`authorization`). ``ready_timeout`` is in seconds. With ``dial_in``
-    the job offers the application to the proxy by itself. Raises BadInput.
+    the job offers the application to the proxy by itself. ``time_up`` is what to do before the end of its time. Raises BadInput.
     """
     _check_command(argv, env)
     for what, path in (("base_url", base_url), ("ready_path", ready_path), ("guard_path", guard_path or "/")):
@@ -184,6 +200,7 @@ def launch_document(
         "ready_timeout": ready_timeout,
         "callback_url": callback_url,
         "dial_in": asdict(dial_in) if dial_in is not None else None,
+        "time_up": asdict(time_up) if time_up is not None else None,
     }
     return _dump(document)
 
@@ -200,6 +217,11 @@ def secrets_document(generation: int, token: str, offer_key: str = "") -> bytes:
     if offer_key and not _PRIVATE_KEY.fullmatch(offer_key):
         raise BadInput("The key that a job dials in with is not in OpenSSH's format.")
     return _dump({"version": VERSION, "generation": generation, "token": token, "offer_key": offer_key})
+
+
+def end_document(at: datetime) -> bytes:
+    """``end.json``: when the job's time is up, if that is not its start and what was asked for. Seconds since 1970."""
+    return _dump({"version": VERSION, "end": round(at.timestamp())})
 
 
 def authorization(scheme: str, token: str) -> str:

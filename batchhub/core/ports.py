@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Protocol, TypeVar
 
@@ -81,6 +81,9 @@ class Transport(Protocol):
     def tail(self, path: str, user: str, limit: int = 8192) -> Awaitable[bytes]:
         """The last ``limit`` bytes. Raises FileMissing."""
 
+    def remove_directory(self, path: str, user: str) -> Awaitable[None]:
+        """Remove a job's directory, ``…/.batchhub/jobs/ID``, and nothing else, never through a link. Raises BadInput, Denied."""
+
     def close(self) -> Awaitable[None]:
         """Let go of every connection."""
 
@@ -135,6 +138,12 @@ class Dialect(Protocol):
 
     def read_cancel(self, done: Completed) -> None:
         """Return if the jobs are, or will be, gone. Raises Unreachable or Denied."""
+
+    def extend(self, job: JobId, walltime: timedelta) -> Command | None:
+        """Give a running job this much time in all; ``None`` where the scheduler cannot. Raises BadInput."""
+
+    def read_extend(self, done: Completed) -> None:
+        """Return if it has it. Raises Denied in the scheduler's own words, Conflict if the job has ended, Unreachable."""
 
     def inspect(self) -> Sequence[Command]:
         """Ask for the partitions or queues, their limits and free resources."""

@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 from batchhub.core.limits import format_walltime
 from batchhub.core.model import JobReport, Observation, Outcome, Phase, Server, Truth, Want
+from batchhub.core.walltime import end_of, limit_of, shown_warning
 
 _NEVER = "No node can ever fulfil what it asks for: it will never run as it is."
 
@@ -105,6 +106,7 @@ class Status:
     """What to tell about a server. ``title`` is a word or three, ``sentence`` explains, ``detail`` is the scheduler's own words.
 
     ``progress`` is 0-100 for a bar. ``asked_at`` is when the newest question about it was put; ``silent_since`` is set while nobody can say.
+    ``walltime`` is all the time that a running job has. ``ends`` is set while its owner is warned that the time will be up then.
     """
 
     title: str
@@ -114,6 +116,8 @@ class Status:
     silent_since: datetime | None = None
     estimated_start: datetime | None = None
     time_left: timedelta | None = None
+    walltime: timedelta | None = None
+    ends: datetime | None = None
 
 
 def explain_reason(reason: str) -> str:
@@ -146,6 +150,8 @@ def describe(row: Server, seen: Observation | None, silent_since: datetime | Non
         silent_since=silent_since if row.alive else None,
         estimated_start=job.estimated_start if job and row.phase is Phase.QUEUED else None,
         time_left=_time_left(job, seen, now) if row.phase in {Phase.STARTING, Phase.READY} else None,
+        walltime=limit_of(job) if row.phase in {Phase.STARTING, Phase.READY} else None,
+        ends=shown_warning(row, end_of(seen)),
     )
 
 

@@ -90,6 +90,7 @@ class Application:
         server: str = "",
         dial_in: handshake.DialIn | None = None,
         hub_host: str = "",
+        time_up: handshake.BeforeEnd | None = None,
     ) -> bytes:
         """``launch.json`` for a server at ``base_url``. ``env`` is the profile's and wins. Raises BadInput."""
         here = {"{base_path}": base_url.rstrip("/")}
@@ -112,6 +113,7 @@ class Application:
             ready_timeout=self.ready_timeout,
             callback_url=callback_url,
             dial_in=dial_in,
+            time_up=time_up,
         )
 
 

@@ -2,7 +2,7 @@
 # ruff: noqa: D102, PTH100, PTH101, PTH104, PTH108, PTH116, PTH118, PTH120, PTH123, SIM105, T201, TID251, UP006, UP035, UP045
 """Starts one application inside a batch job and says where it listens. Copied into each job's directory; needs nothing else.
 
-Read: ``launch.json`` and ``secrets.json`` beside this file. Written: ``token``, ``connection.json``, ``exit.json``, for the time of a
+Read: ``launch.json`` and ``secrets.json`` beside this file, later ``end.json``. Written: ``token``, ``connection.json``, ``exit.json``, for the time of a
 reverse tunnel ``offer_key`` and ``known_hosts``, each 0600 and in one step. The token stands in files and in the application's environment,
 never in an argv, a log or a script.
 
@@ -11,7 +11,10 @@ never in an argv, a log or a script.
 * Nothing is sent to a listener before /proc/net says that it belongs to our user: on a shared node another user may be quicker.
 * ``guard_path`` must refuse strangers and take the token: a notebook that a user's own settings opened to everybody is stopped.
 * SIGTERM, SIGINT and SIGHUP end the application (SIGTERM to its process group, SIGKILL after GRACE). SIGUSR1, SIGUSR2 and SIGXCPU are
-  warnings from schedulers: an application that handles them gets them, the others are not killed by them.
+  warnings from schedulers: an application that handles them gets them, the others are not killed by them; and they bring forward what is to be done
+  before the end.
+* Before the job's time is up it says so in the log and does what its profile asks for: a command that saves, a signal to the application. The end
+  is the scheduler's where that is told, else the start and what was asked for, else what the hub writes into ``end.json``, which goes before.
 * Where the proxy cannot come to the node, ``dial_in`` has the node's own ``ssh`` go to the proxy and offer the application there, and again when
   that connection is lost, for as long as the application lives.
 * A requeued job starts over: what an earlier run left is removed first, and an old run never removes what a newer one wrote.
@@ -63,6 +66,14 @@ NO_REASON = ("Transferred:", "Bytes per second:", "Authenticated to ", "Authenti
 """Lines of ssh's that do not say why it ended."""
 REDIAL = (1.0, 30.0)
 """Seconds before the proxy is dialled again: at first, and at most. Jobs must not all come at once, so each takes half to all of it."""
+LOOK_AGAIN = 600.0
+"""Seconds between two looks for an end that the hub has written. It writes twenty minutes before either end (control/walltime.py)."""
+SAME_END = 120.0
+"""Two ends that differ by fewer seconds are one."""
+SHORT_JOB = 5
+"""What is done before the end begins in the last fifth of the job's time at the earliest."""
+LAST_SECONDS = 10.0
+"""So long before the end a command that saves is ended."""
 MAX_SOCKET = 107
 PR_SET_PDEATHSIG = 1
 
@@ -433,6 +444,138 @@ class DialIn:
             self.let_go()
 
 
+# ---------------------------------------------------------------- before the end
+
+
+class LastMinutes:
+    """What is done before the job's time is up. At most once for each end; a later one, after an extension, is another."""
+
+    def __init__(self, run: "Run", wanted: Dict[str, Any]) -> None:
+        self.run = run
+        self.command = str(wanted.get("command") or "")
+        self.signal = str(wanted.get("signal") or "")
+        walltime = float(wanted.get("walltime") or 0)
+        self.before = float(wanted.get("before") or 0)
+        if walltime:
+            self.before = min(self.before, walltime / SHORT_JOB)
+        self.end = first_end(walltime)
+        self.acted_for = None  # type: Optional[float]
+        self.warned = 0
+        self.look_at = time.time() + LOOK_AGAIN
+        self.child = None  # type: Optional[subprocess.Popen[bytes]]
+        self.kill_at = 0.0
+
+    def look(self) -> float:
+        """Do what is due; the seconds until the next look is, at the latest."""
+        self.watch()
+        now = time.time()
+        if now >= min(self.look_at, self.due()):
+            self.look_at = now + LOOK_AGAIN
+            self.read(now)
+        if self.warned or now >= self.due():
+            self.act(now)
+        return max(0.05, min(30.0, self.due() - now, self.look_at - now, 1.0 if self.child is not None else 30.0))
+
+    def due(self) -> float:
+        """When it is time; never if nobody knows the end, or it was done for this one."""
+        done = self.acted_for is not None and self.end <= self.acted_for + SAME_END
+        return self.end - self.before if self.end and self.before and not done else float("inf")
+
+    def read(self, now: float) -> None:
+        """Take over the end that the hub wrote, if it did."""
+        if not os.path.lexists(self.run.path("end.json")):
+            return
+        try:
+            end = read_document(self.run.directory, "end.json").get("end")
+        except Problem as problem:
+            say(str(problem))
+            return
+        if not isinstance(end, (int, float)) or isinstance(end, bool) or not 0 < end - now < 366 * 86400:
+            return
+        if self.end and abs(end - self.end) > SAME_END:
+            say(f"the job's time is up at {clock(end)} now, not at {clock(self.end)}")
+        self.end = float(end)
+
+    def act(self, now: float) -> None:
+        """Say that the end is near, save, signal."""
+        number, self.warned = self.warned, 0
+        if self.acted_for is not None and self.end <= self.acted_for + SAME_END:
+            return
+        self.acted_for = self.end
+        left = max(0.0, self.end - now) if self.end else 0.0
+        text = (
+            f"the job's time is up at {clock(self.end)}, in {left:.0f} seconds" if self.end else "the job's end is near"
+        )
+        say(text + (f"; the scheduler sent {signal.Signals(number).name}" if number else ""))
+        if self.command and self.child is None:
+            self.save(left)
+        if self.signal:
+            say(f"the application is sent SIG{self.signal}, as its profile asks")
+            self.run.to_group(getattr(signal, "SIG" + self.signal))
+
+    def save(self, left: float) -> None:
+        """Start the command that saves; a shell like the job's, so that functions such as ``module`` are there."""
+        shell = shutil.which("bash") or "/bin/sh"
+        env = dict(os.environ)
+        child = self.run.child
+        env.update(
+            BATCHHUB_JOB_DIR=self.run.directory,
+            BATCHHUB_APP_PID=str(child.pid if child is not None else 0),
+            BATCHHUB_APP_PORT=str(self.run.port),
+            BATCHHUB_BASE_URL=str(self.run.launch["base_url"]),
+            BATCHHUB_TOKEN_FILE=self.run.path("token"),
+            BATCHHUB_SECONDS_LEFT=str(int(left)),
+        )
+        self.kill_at = time.monotonic() + max(5.0, (left or self.before) - LAST_SECONDS)
+        try:
+            self.child = subprocess.Popen(
+                [shell, "-c", self.command],
+                env=env,
+                stdin=subprocess.DEVNULL,
+                preexec_fn=prepare_child(),  # noqa: PLW1509
+            )
+            say("the command that saves has begun")
+        except OSError as error:
+            say(f"the command that saves cannot be started: {error.strerror}")
+
+    def watch(self) -> None:
+        """Look after the command that saves."""
+        if self.child is None:
+            return
+        code = self.child.poll()
+        if code is not None:
+            say(f"the command that saves ended with {code}" if code else "the command that saves has ended well")
+            self.child = None
+        elif time.monotonic() >= self.kill_at:
+            say("the command that saves takes too long and is ended")
+            self.stop()
+
+    def stop(self) -> None:
+        """End the command that saves."""
+        if self.child is not None:
+            try:
+                os.killpg(self.child.pid, signal.SIGKILL)
+            except OSError:
+                pass
+            self.child.wait()
+            self.child = None
+
+
+def first_end(walltime: float) -> float:
+    """When the job's time is up, in seconds since 1970, as far as the job itself can know; 0 if it cannot."""
+    now = time.time()
+    told, began = os.environ.get("SLURM_JOB_END_TIME", ""), os.environ.get("BATCHHUB_JOB_STARTED", "")
+    if told.isdigit() and 0 < int(told) - now < 366 * 86400:
+        return float(told)
+    start = float(began) if began.isdigit() and 0 <= now - int(began) < 86400 else now
+    return start + walltime if walltime else 0.0
+
+
+def clock(moment: float) -> str:
+    """A time for the job's log."""
+    return time.strftime("%H:%M:%S %Z", time.localtime(moment))
+
+
 # ---------------------------------------------------------------- the run
 
 
@@ -456,6 +599,7 @@ class Run:
         self.run_token = ""
         self.token = ""
         self.dial_in = None  # type: Optional[DialIn]
+        self.last = None  # type: Optional[LastMinutes]
         self.held = None  # type: Optional[socket.socket]
         self.log_from = 0
         self.began = 0.0
@@ -472,7 +616,7 @@ class Run:
         code, number, word = 1, 0, ""
         try:
             check_directory(self.directory)
-            for name in ("connection.json", "exit.json"):
+            for name in ("connection.json", "exit.json", "end.json"):
                 remove(self.path(name))
             self.load()
             code, number, word = self.serve()
@@ -500,6 +644,8 @@ class Run:
                 raise Problem(
                     "{} is not installed here, and there is no other way to the application".format(wanted["ssh"])
                 )
+        if self.launch.get("time_up"):
+            self.last = LastMinutes(self, self.launch["time_up"])
         self.resolver.start()  # name services can be slow
 
     def serve(self) -> Tuple[int, int, str]:
@@ -542,8 +688,15 @@ class Run:
             self.to_group(signal.SIGCONT)
 
     def on_warning(self, number: int, _frame: Any) -> None:
-        """Hand a warning on to an application that has a handler for it (SigCgt of proc(5)); it would kill another."""
+        """Hand a warning on to an application that has a handler for it (SigCgt of proc(5)); it would kill another.
+
+        Where the profile names a signal, that one is sent instead, by the loop.
+        """
         child = self.child
+        if self.last is not None:
+            self.last.warned = number
+            if self.last.signal:
+                return
         if child is None or child.poll() is not None:
             return
         try:
@@ -566,6 +719,8 @@ class Run:
         """Wait for a signal (SIGCHLD too), at most so long; kill what ignored SIGTERM."""
         if self.kill_at:
             seconds = max(0.0, min(seconds, self.kill_at - time.monotonic()))
+        if self.last is not None and not self.stopping:
+            seconds = min(seconds, self.last.look())
         watched = [self.pipe[0]]
         if self.dial_in is not None:
             seconds = min(seconds, self.dial_in.look())
@@ -817,12 +972,14 @@ class Run:
         """Record the end and take back what stands for a running application."""
         if self.dial_in is not None:
             self.dial_in.stop()
+        if self.last is not None:
+            self.last.stop()
         if self.own_directory:
             shutil.rmtree(self.own_directory, ignore_errors=True)
         if self.newer_run():
             return
         self.note(None if number else code, number, word)
-        for name in ("connection.json", "token", "app.sock", "offer_key", "known_hosts"):
+        for name in ("connection.json", "token", "app.sock", "offer_key", "known_hosts", "end.json"):
             remove(self.path(name))
 
 

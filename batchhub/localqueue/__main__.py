@@ -16,6 +16,7 @@ from batchhub.localqueue.supervisor import Plan, Supervisor, cancel, detach, int
 
 REFUSED, SPOOL = 1, 3
 MAX_SCRIPT = 1024 * 1024
+MAX_WALLTIME = 366 * 86400
 _NAME = re.compile(r"[A-Za-z0-9_.+@-]{1,100}")
 
 
@@ -38,6 +39,9 @@ def parser() -> argparse.ArgumentParser:
     submit.add_argument("--grace", type=float, default=10.0, help="seconds between SIGTERM and SIGKILL")
     for verb, text in (("status", "one line for each id"), ("cancel", "end jobs")):
         verbs.add_parser(verb, help=text).add_argument("ids", nargs="+", metavar="ID")
+    extend = verbs.add_parser("extend", help="give a job more time")
+    extend.add_argument("--walltime", type=float, required=True, help="seconds in all")
+    extend.add_argument("ids", nargs="+", metavar="ID")
     find = verbs.add_parser("find", help="jobs of a name, newest first")
     find.add_argument("--name", required=True)
     find.add_argument("--user", default="")
@@ -93,7 +97,7 @@ def submit(spool: Spool, options: argparse.Namespace, script: bytes) -> str:
         raise Refused(f"{name[:40]!r} cannot be a job's name")
     if not 1 <= nprocs <= slots:
         raise Refused(f"{nprocs} slots were asked for; this machine has {slots}")
-    if walltime is not None and not 0 < walltime <= 366 * 86400:
+    if walltime is not None and not 0 < walltime <= MAX_WALLTIME:
         raise Refused(f"a time limit of {walltime:g} seconds cannot be")
     cwd = str((options.chdir or Path.cwd()).absolute())
     now = time.time()  # noqa: TID251 -- a program of its own: this is its clock
@@ -149,6 +153,26 @@ def cancel_one(spool: Spool, job: str) -> dict[str, object]:
         return {"id": job, "done": "denied"}
 
 
+def extend_one(spool: Spool, job: str, walltime: float) -> dict[str, object]:
+    """Give one job more time and say what was done. Its supervisor looks at its limit again when the time it knew of is up."""
+    number = spool.number(job)
+    entry = None if number is None else spool.entry(number)
+    if number is None or entry is None:
+        return {"id": job, "done": "foreign" if number is None else "unknown"}
+    if entry.over:
+        return {"id": job, "done": "over"}
+    if entry.walltime is None or walltime < entry.walltime:
+        return {"id": job, "done": "unlimited" if entry.walltime is None else "less"}
+    try:
+        if spool.directory(number).lstat().st_uid != os.geteuid():
+            return {"id": job, "done": "denied"}
+        spool.set_limit(number, walltime)
+    except PermissionError:
+        return {"id": job, "done": "denied"}
+    entry = spool.entry(number)
+    return {"id": job, "done": "over" if entry is None or entry.over else "extended"}
+
+
 def info(spool: Spool, asked: int) -> dict[str, object]:
     """The machine and its load."""
     slots = machine_slots(asked)
@@ -174,6 +198,10 @@ def answer(options: argparse.Namespace) -> list[dict[str, object]]:
         return [status_of(spool, job) for job in options.ids]
     if options.verb == "cancel":
         return [cancel_one(spool, job) for job in options.ids]
+    if options.verb == "extend":
+        if not 0 < options.walltime <= MAX_WALLTIME:
+            raise Refused(f"a time limit of {options.walltime:g} seconds cannot be")
+        return [extend_one(spool, job, options.walltime) for job in options.ids]
     if options.verb == "info":
         return [info(spool, options.slots)]
     found = [entry for entry in spool.entries() if entry.name == options.name and options.user in {"", entry.user}]

@@ -214,7 +214,7 @@ class Spool:
             name=_word(job.get("name")),
             user=owner,
             nprocs=_whole(job.get("nprocs"), 1) or 1,
-            walltime=_real(job.get("walltime")),
+            walltime=self.limit(number, _real(job.get("walltime"))),
             submitted=_real(job.get("submitted")),
             started=_real(run.get("started")),
             ended=_real(end.get("ended")),
@@ -224,6 +224,17 @@ class Spool:
             if state == "lost"
             else _word(end.get("reason")),
         )
+
+    def set_limit(self, number: int, walltime: float) -> None:
+        """Give a job another time limit. Raises PermissionError if it is somebody else's."""
+        write_json(self.directory(number) / "limit.json", {"walltime": walltime})
+
+    def limit(self, number: int, submitted: float | None) -> float | None:
+        """The time limit in force, which is only ever raised; ``submitted`` is the one that its owner asked for. ``None``: there is none."""
+        if submitted is None:
+            return None
+        given = _real((read_json(self.directory(number) / "limit.json") or {}).get("walltime"))
+        return max(submitted, given or 0.0)
 
     def entries(self) -> Iterator[Entry]:
         """Every job, oldest first."""

@@ -186,11 +186,14 @@ class Supervisor:
         # Blocked from here on, so that none is missed between looking and waiting; sigtimedwait takes them.
         wanted = {signal.SIGCHLD, signal.SIGTERM}
         signal.pthread_sigmask(signal.SIG_BLOCK, wanted)
-        limit = None if self.plan.walltime is None else time.monotonic() + self.plan.walltime
+        began = time.monotonic()
+        limit = self._limit(began)
         kill_at: float | None = None
         while self.child.poll() is None:
             now = time.monotonic()
             if kill_at is None:
+                if limit is not None and now >= limit:
+                    limit = self._limit(began)  # it may have been given more time
                 self.timed_out = limit is not None and now >= limit and not self.cancelled
                 if self.cancelled or self.timed_out:
                     self._signal(signal.SIGTERM)
@@ -204,6 +207,11 @@ class Supervisor:
             self.cancelled = self.cancelled or (came is not None and came.si_signo == signal.SIGTERM)
         self._kill_all()
         self._record(self.child.returncode)
+
+    def _limit(self, began: float) -> float | None:
+        """When its time is up, by the monotonic clock, with what it has been given since."""
+        walltime = self.spool.limit(self.plan.number, self.plan.walltime)
+        return None if walltime is None else began + walltime
 
     def _kill_all(self) -> None:
         """SIGKILL for everything that descends from us; what was orphaned has become our child."""
@@ -229,7 +237,8 @@ class Supervisor:
     def _record(self, status: int) -> None:
         code, number = (status, None) if status >= 0 else (None, -status)
         if self.timed_out:
-            self._end("timeout", code, number, f"it reached its time limit of {self.plan.walltime:g} seconds")
+            limit = self.spool.limit(self.plan.number, self.plan.walltime)
+            self._end("timeout", code, number, f"it reached its time limit of {limit:g} seconds")
         elif self.cancelled:
             self._end("cancelled", code, number, "cancelled while it ran")
         else:

@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from batchhub.core.errors import CommandNotFound, Denied, SubmitAmbiguous, SubmitRejected, Unreachable
+from batchhub.core.errors import CommandNotFound, Conflict, Denied, SubmitAmbiguous, SubmitRejected, Unreachable
 from batchhub.core.model import JobId, JobReport, JobState, Listing, QueueInfo
 from batchhub.core.ports import Command, Completed, JobRequest
-from batchhub.schedulers import base
+from batchhub.schedulers import base, extension
 
 _ID = re.compile(r"[a-z]{4}-[0-9]{1,15}")
 _REFUSED = 1
@@ -134,6 +134,24 @@ class Local:
             raise Denied("The local queue lets only a job's owner cancel it.")
         if bad or not rows or not all(word in {"cancelled", "over", "unknown"} for word in words):
             raise Unreachable(f"The local queue did not cancel the job: {_words(done)}")
+
+    def extend(self, job: JobId, walltime: timedelta) -> Command | None:
+        """The queue's own verb; its owner may, as nobody else waits for the machine's slots by the clock."""
+        return self._command("extend", f"--walltime={extension.seconds(walltime)}", *base.check_ids([job], _ID))
+
+    def read_extend(self, done: Completed) -> None:
+        """Raises Denied, Conflict, Unreachable."""
+        rows, bad = self._answer(done)
+        word = rows[0].get("done") if len(rows) == 1 and not bad else None
+        if word == "extended":
+            return
+        if word in {"over", "unknown"}:
+            raise Conflict("The local queue knows the job as ended.")
+        if word == "denied":
+            raise Denied("The local queue lets only a job's owner give it more time.")
+        if word in {"less", "unlimited"}:
+            raise Denied("The local queue says that the job has that much time already.")
+        raise Unreachable(f"The local queue did not give the job more time: {_words(done)}")
 
     def inspect(self) -> Sequence[Command]:
         """Ask for slots and load."""

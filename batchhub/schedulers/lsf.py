@@ -8,11 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Literal
 
 from batchhub.core.errors import Unreachable
 from batchhub.core.model import JobId, JobReport, JobState, Listing, QueueInfo
 from batchhub.core.ports import NO_ENVIRONMENT, Command, Completed, JobRequest
+from batchhub.schedulers import extension
 from batchhub.schedulers.base import MAX_BAD_ROWS, PLAIN_ENV, SCRUB_LSF, check_ids
 from batchhub.schedulers.lsf_long import read_long
 from batchhub.schedulers.lsf_read import FORMAT, read_rows, under_asked
@@ -116,6 +118,14 @@ class Lsf:
     def read_cancel(self, done: Completed) -> None:
         """Unknown and finished jobs are cancelled well enough. Raises Unreachable, Denied."""
         read_killed(done)
+
+    def extend(self, job: JobId, walltime: timedelta) -> Command | None:
+        """``bmod -W`` in minutes. Of a job that runs only where the site has set ``LSB_MOD_ALL_JOBS`` (lsf.conf), then up to the queue's limit."""
+        return self._ask("bmod", "-W", str(extension.minutes(walltime)), *check_ids([job], _ID))
+
+    def read_extend(self, done: Completed) -> None:
+        """Raises Denied, Conflict, Unreachable."""
+        extension.read_extended(done, self._path("bmod"), extension.LSF)
 
     def inspect(self) -> Sequence[Command]:
         """Queues in short and in full, hosts, and the default queue."""

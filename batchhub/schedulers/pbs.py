@@ -8,10 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 from batchhub.core.errors import BadInput, Unreachable
 from batchhub.core.model import JobId, JobReport, JobState, Listing, QueueInfo
 from batchhub.core.ports import Command, Completed, JobRequest
+from batchhub.schedulers import extension
 from batchhub.schedulers.base import MAX_BAD_ROWS, PLAIN_ENV, SCRUB_PBS, check_ids, note_bad_row, shorten
 from batchhub.schedulers.pbs_jobs import read_job
 from batchhub.schedulers.pbs_read import Records, read_json, read_xml
@@ -108,6 +110,14 @@ class Pbs:
         """Unknown and finished jobs are cancelled well enough. Raises Unreachable, Denied."""
         read_cancelled(done)
 
+    def extend(self, job: JobId, walltime: timedelta) -> Command | None:
+        """``qalter``. A job's owner may only lower the time of one that runs; managers and operators may raise it too."""
+        return _extend(job, walltime, self.bin_dir, self.server, self.status_deadline)
+
+    def read_extend(self, done: Completed) -> None:
+        """Silence is consent. Raises Denied, Conflict, Unreachable."""
+        extension.read_extended(done, "qalter", extension.PBS)
+
     def inspect(self) -> Sequence[Command]:
         """Queues, nodes, and the server for its default queue and its own limits."""
         asked = (
@@ -186,6 +196,14 @@ class Torque:
         """Unknown and completed jobs are cancelled well enough. Raises Unreachable, Denied."""
         read_cancelled(done)
 
+    def extend(self, job: JobId, walltime: timedelta) -> Command | None:
+        """``qalter``. A job's owner may only lower the time of one that runs; managers and operators may raise it too."""
+        return _extend(job, walltime, self.bin_dir, self.server, self.status_deadline)
+
+    def read_extend(self, done: Completed) -> None:
+        """Silence is consent. Raises Denied, Conflict, Unreachable."""
+        extension.read_extended(done, "qalter", extension.PBS)
+
     def inspect(self) -> Sequence[Command]:
         """Queues, nodes, and the server for its default queue."""
         asked = (("qstat", "-Q", "-f"), ("pbsnodes", "-x"), ("qstat", "-B", "-f"))
@@ -230,6 +248,12 @@ def _arguments(ids: Sequence[JobId]) -> tuple[str, ...]:
 
 def _cancel(jobs: Sequence[JobId], bin_dir: str, server: str, deadline: float) -> Sequence[Command]:
     return [_command((_path(bin_dir, "qdel"), job), server, deadline) for job in check_ids(jobs, _ID)]
+
+
+def _extend(job: JobId, walltime: timedelta, bin_dir: str, server: str, deadline: float) -> Command:
+    (number,) = check_ids([job], _ID)
+    asked = f"walltime={extension.clock(walltime)}"
+    return _command((_path(bin_dir, "qalter"), "-l", asked, number), server, deadline)
 
 
 def _found(done: Completed) -> Sequence[JobReport]:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 
 from batchhub.core.errors import BadInput, ConfigError, Denied, SubmitAmbiguous, SubmitRejected, Unreachable
 from batchhub.core.model import JobId, JobReport, JobState, Listing, QueueInfo
 from batchhub.core.ports import Command, Completed, JobRequest
+from batchhub.schedulers import extension
 from batchhub.schedulers.base import (
     KEEP_SLURM,
     PLAIN_ENV,
@@ -270,6 +271,15 @@ class Slurm:
         if done.code == 210 or any(_NOT_ALLOWED.search(line) for line in lines):
             raise Denied(words_of(done.err, "scancel") or "Slurm does not permit this account to cancel the job.")
         raise _unreachable(done, "scancel")
+
+    def extend(self, job: JobId, walltime: timedelta) -> Command | None:
+        """``scontrol update``. A job's owner may only lower the limit of one that runs; operators may raise it too."""
+        (number,) = check_ids([job], _JOB_ID)
+        return self._ask("scontrol", "update", f"JobId={_bare(number)}", f"TimeLimit={extension.minutes(walltime)}")
+
+    def read_extend(self, done: Completed) -> None:
+        """Silence is consent. Raises Denied, Conflict, Unreachable."""
+        extension.read_extended(done, self._program("scontrol"), extension.SLURM)
 
     # ------------------------------------------------------------ inspect
 

@@ -11,7 +11,7 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import Row, Select, delete, func, select
+from sqlalchemy import Row, Select, delete, func, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -155,6 +155,29 @@ def prune_ended(session: Session, before: datetime, limit: int) -> int:
     found = tuple(session.scalars(old))
     session.execute(delete(ServerRow).where(ServerRow.seq.in_(found)))
     return len(found)
+
+
+def with_old_directories(
+    session: Session, cluster: str, *, newest: int, since: datetime | None, settled: datetime, limit: int
+) -> tuple[Server, ...]:
+    """Ended runs on a cluster whose job directory is to go, the oldest first.
+
+    They are not among the ``newest`` of their person there (0: all are), or ended before ``since``. Those that ended after ``settled`` are left
+    alone.
+    """
+    over = func.coalesce(ServerRow.ended, ServerRow.since)
+    rank = func.row_number().over(partition_by=ServerRow.user_name, order_by=ServerRow.seq.desc())
+    here = (ServerRow.cluster == cluster, ServerRow.phase == Phase.ENDED, ServerRow.directory != "")
+    ranked = select(ServerRow.seq, over.label("over"), rank.label("rank")).where(*here).subquery()
+    reasons = []
+    if newest:
+        reasons.append(ranked.c.rank > newest)
+    if since is not None:
+        reasons.append(ranked.c.over < since)
+    if not reasons:
+        return ()
+    old = select(ranked.c.seq).where(or_(*reasons), ranked.c.over < settled).order_by(ranked.c.seq).limit(limit)
+    return _all(session, select(ServerRow).where(ServerRow.seq.in_(old)).order_by(ServerRow.seq))
 
 
 def _row(session: Session, query: Select[ServerRow], server_id: ServerId) -> ServerRow:

@@ -141,6 +141,14 @@ class Store:
         """Delete at most ``limit`` runs that ended before then, with their events; call again while it returns ``limit``."""
         return await self._write(servers.prune_ended, before, limit)
 
+    async def with_old_directories(
+        self, cluster: str, *, newest: int, since: datetime | None, settled: datetime, limit: int
+    ) -> tuple[Server, ...]:
+        """Ended runs on a cluster whose job directory is to go, the oldest first; see :func:`batchhub.store.servers.with_old_directories`."""
+        return await self._read(
+            servers.with_old_directories, cluster, newest=newest, since=since, settled=settled, limit=limit
+        )
+
     # ------------------------------------------------------------ users
 
     async def get_or_create_user(self, name: str, admin: bool | None = None, *, login: bool = False) -> User:

@@ -6,6 +6,7 @@ stdin and stdout, below :class:`~batchhub.core.ports.Command` (whose stdin is te
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Awaitable
 from typing import Protocol
@@ -36,6 +37,21 @@ chmod "$4" "$2" && mv -f -- "$2" "$1" || { rm -f -- "$2"; exit 1; }"""
 # again whether the file is there, where it may otherwise remember for a minute that it was not.
 _READ = """if ! [ -f "$1" ]; then ls "${1%%/*}/" >/dev/null 2>&1; [ -f "$1" ] || exit 44; fi
 %s -c "$2" <"$1" """
+
+
+# $1 the parent, $2 the name. What is removed is looked up from within the parent, so nobody can put a link in its place on the way; rm
+# follows no link below, and of a name that has become a link it takes the link alone. What its owner made unreadable is opened first.
+_REMOVE = r"""LC_ALL=C; export LC_ALL
+cd -P -- "$1" 2>/dev/null || { if ! [ -e "$1" ] && [ -d "${1%/*/*}/" ]; then exit 44; fi; echo "$1 cannot be entered" >&2; exit 1; }
+case "$(pwd -P)" in */.batchhub/jobs) ;; *) echo "$1 leads to another place, $(pwd -P)" >&2; exit 1;; esac
+case "$2" in *[!a-z2-7]*|"") echo "$2 is no job directory" >&2; exit 1;; esac
+[ "${#2}" -eq 12 ] || { echo "$2 is no job directory" >&2; exit 1; }
+[ -e "$2" ] || [ -h "$2" ] || exit 44
+rm -rf -- "$2" 2>/dev/null || {
+  if [ -d "$2" ] && ! [ -h "$2" ]; then find "$2" -xdev -type d ! -perm -0700 -exec chmod u+rwx {} \; 2>/dev/null; fi
+  rm -rf -- "$2"
+}"""
+_JOB_DIRECTORY = re.compile(r"(/(?:[^\x00-\x1f\x7f]*/)?\.batchhub/jobs)/([a-z2-7]{12})")
 
 
 class Execute(Protocol):
@@ -86,6 +102,20 @@ class Files:
     async def tail(self, path: str, user: str, limit: int = 8192) -> bytes:
         """The last ``limit`` bytes."""
         return await self._read("tail", path, user, limit)
+
+    async def remove_directory(self, path: str, user: str) -> None:
+        """Remove a job's directory and all that is in it. What is not there is removed well enough.
+
+        Raises BadInput for any other path, Denied when it is not where it should be or something in it cannot be removed.
+        """
+        found = _JOB_DIRECTORY.fullmatch(path)
+        if found is None or "/../" in path or "/./" in path or "//" in path:
+            raise BadInput(
+                f"{path[:200]!r} is not a job's directory, .batchhub/jobs/ID in somebody's home; nothing else is removed."
+            )
+        done = await self._run(_REMOVE, (found[1], found[2]), user)
+        if done.code != _MISSING:
+            self._check(done, f"The job directory {path} of {user} cannot be removed")
 
     async def _read(self, program: str, path: str, user: str, limit: int) -> bytes:
         if limit < 1:
@@ -150,3 +180,7 @@ class CommandTransport:
     async def tail(self, path: str, user: str, limit: int = 8192) -> bytes:
         """The last ``limit`` bytes. Raises FileMissing."""
         return await self._files.tail(path, user, limit)
+
+    async def remove_directory(self, path: str, user: str) -> None:
+        """Remove a job's directory and all that is in it. Raises BadInput, Denied."""
+        await self._files.remove_directory(path, user)

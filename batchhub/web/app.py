@@ -13,13 +13,13 @@ from batchhub.core.errors import ConfigError
 from batchhub.web.api.base import UnknownApi
 from batchhub.web.api.events import OwnServersApi, ProgressApi
 from batchhub.web.api.hub import ConnectionApi, HealthApi, MetricsApi, RootApi, UserApi, WhoApi
-from batchhub.web.api.servers import ServerApi
+from batchhub.web.api.servers import ExtendApi, ServerApi
 from batchhub.web.base import HEADERS, Page
 from batchhub.web.links import Links
 from batchhub.web.log import log_request
 from batchhub.web.pages.access import AccessPage, DefaultRoute, StoppedPage, UserRedirect
 from batchhub.web.pages.admin import AdminPage
-from batchhub.web.pages.home import HomePage, HubRoot
+from batchhub.web.pages.home import ExtendPage, HomePage, HubRoot
 from batchhub.web.pages.pending import PendingPage, StopPage
 from batchhub.web.pages.sign_in import LoginPage, LogoutPage
 from batchhub.web.pages.spawn import SpawnHere, SpawnPage
@@ -104,6 +104,7 @@ def _routes(web: Web) -> list[Any]:
         (rf"{hub}spawn{_SERVER}", SpawnPage),
         (rf"{hub}spawn-pending{_SERVER}", PendingPage),
         (rf"{hub}stop{_SERVER}", StopPage),
+        (rf"{hub}extend{_SERVER}", ExtendPage),
         (rf"{hub}access", AccessPage),
         (rf"{hub}user-redirect/(.*)", UserRedirect),
         (rf"{hub}user/([^/]+)(/.*)?", StoppedPage),
@@ -117,6 +118,7 @@ def _routes(web: Web) -> list[Any]:
         (rf"{api}/events", OwnServersApi),
         (rf"{api}/users/([^/]+)", UserApi),
         (rf"{one}/progress", ProgressApi),
+        (rf"{one}/extend", ExtendApi),
         (one, ServerApi),
         (rf"{api}/jobs/([^/]+)/connection", ConnectionApi),
         (rf"{api}/.*", UnknownApi),

@@ -95,6 +95,10 @@ class Links:
         """Where the stop buttons post to."""
         return self._of("stop", user, name)
 
+    def extend(self, user: str, name: str = "") -> str:
+        """Where the buttons for more time post to."""
+        return self._of("extend", user, name)
+
     def api_server(self, user: str, name: str = "") -> str:
         """A server in the REST API."""
         return f"{self.api}/users/{segment(user)}/" + (f"servers/{segment(name)}" if name else "server")

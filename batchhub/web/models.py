@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 from batchhub.control.service import ServerView
@@ -51,7 +52,14 @@ def server_model(view: ServerView, links: Links) -> dict[str, Any]:
         "node": server.host or None,
         "outcome": server.outcome.value if server.outcome else None,
         "exit_code": server.exit_code,
+        "ends": iso(status.ends) if status.ends else None,
+        "walltime": _seconds(status.walltime),
+        "offers": [_seconds(offer) for offer in view.offers],
     }
+
+
+def _seconds(span: timedelta | None) -> int | None:
+    return None if span is None else int(span.total_seconds())
 
 
 def user_model(visitor: Visitor, views: Sequence[ServerView], links: Links) -> dict[str, Any]:
@@ -97,7 +105,8 @@ def progress_event(view: ServerView, links: Links) -> dict[str, Any]:
         "since": iso(server.since),
         "estimated_start": iso(status.estimated_start) if status.estimated_start else None,
         "silent_since": iso(status.silent_since) if status.silent_since else None,
-        "time_left": int(status.time_left.total_seconds()) if status.time_left is not None else None,
+        "time_left": _seconds(status.time_left),
+        "ends": iso(status.ends) if status.ends else None,
     }
     if is_ready(view):
         event |= {"progress": 100, "ready": True, "url": links.enter(server.user, server.name)}
@@ -123,7 +132,8 @@ def brief(view: ServerView) -> dict[str, Any]:
         "sentence": status.sentence,
         "job_id": server.job_id,
         "node": server.host or None,
-        "time_left": int(status.time_left.total_seconds()) if status.time_left is not None else None,
+        "time_left": _seconds(status.time_left),
+        "ends": iso(status.ends) if status.ends else None,
     }
 
 
@@ -141,6 +151,9 @@ def fingerprint(views: Sequence[ServerView]) -> str:
             view.status.detail,
             view.status.time_left is None,
             view.status.estimated_start,
+            view.status.walltime,
+            view.status.ends,
+            view.offers,
         )
         for view in views
     ]

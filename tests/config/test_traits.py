@@ -12,6 +12,8 @@ BatchHub.applications = {}
 BatchHub.authenticator_class = 'pam'
 BatchHub.clusters = {}
 BatchHub.db_url = ''
+BatchHub.keep_directories = 10
+BatchHub.keep_directory_days = 30.0
 BatchHub.keep_ended_days = 365.0
 BatchHub.profiles = []
 BatchHub.site_file = ''
@@ -56,6 +58,8 @@ Limits.concurrent_starts = 100
 Limits.servers_each = 10
 Limits.starts_each = 20
 Limits.starts_minutes = 10.0
+Walltime.save_before = 120.0
+Walltime.warn_before = 900.0
 """
 
 

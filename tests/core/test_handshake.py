@@ -164,6 +164,7 @@ def test_a_launch_document() -> None:
         "ready_timeout": 300,
         "callback_url": "",
         "dial_in": None,
+        "time_up": None,
     }
 
 

@@ -15,6 +15,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -427,6 +428,132 @@ def test_the_hub_is_told(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_it_is_python_3_6() -> None:
     ast.parse(launcher_source().decode(), feature_version=(3, 6))
+
+
+# ---------------------------------------------------------------- before the end
+
+
+def last(job: Job, mode: str = "plain", **wanted: object) -> bytes:
+    return job.app(mode, time_up=handshake.BeforeEnd(**wanted))  # type: ignore[arg-type]
+
+
+def test_the_command_that_saves_runs_before_the_end_in_the_jobs_environment(job: Job) -> None:
+    # A fifth of five seconds is one: it begins after four, and is not asked to wait for them here.
+    save = 'echo "$BATCHHUB_BASE_URL $BATCHHUB_SECONDS_LEFT $(cat "$BATCHHUB_TOKEN_FILE" | wc -c) $MINE" >saved'
+    job.write(last(job, walltime=5, before=120, command=save))
+    os.environ["MINE"] = "mine"
+    try:
+        process = job.start()
+    finally:
+        del os.environ["MINE"]
+    job.connection(process)
+    wait_for(lambda: "has ended well" in job.log())
+    url, left, length, mine = (job.directory / "saved").read_text().split()
+    assert (url, int(length) > 20, mine) == ("/user/x/", True, "mine")
+    assert 0 <= int(left) <= 5
+    assert job.log().count("the job's time is up at") == 1
+    process.terminate()
+    assert job.exit(process).word == "stopped by SIGTERM"
+
+
+def test_an_end_that_the_hub_wrote_goes_before(job: Job) -> None:
+    """It took the job for one that ends in an hour; it ends in a moment."""
+    job.write(last(job, walltime=3600, before=3500, command="touch saved"), change=lambda text: text)
+    process = job.start()
+    job.connection(process)
+    # 720 seconds, a fifth, before the end: not now. The file is looked for when the moment comes and every ten minutes.
+    assert not (job.directory / "saved").exists()
+    process.terminate()
+    job.exit(process)
+
+    quick = lambda text: text.replace("LOOK_AGAIN = 600.0", "LOOK_AGAIN = 0.2")  # noqa: E731
+    job.write(last(job, walltime=3600, before=120, command="touch saved"), change=quick)
+    process = job.start()
+    job.connection(process)
+    (job.directory / "end.json").write_bytes(handshake.end_document(datetime.now(UTC) + timedelta(seconds=60)))  # noqa: TID251
+    wait_for((job.directory / "saved").exists)
+    assert "the job's time is up at" in job.log()
+    process.terminate()
+    job.exit(process)
+    assert not (job.directory / "end.json").exists()
+
+
+def test_an_extension_puts_the_command_off(job: Job) -> None:
+    job.write(last(job, walltime=10, before=120, command="touch saved"))
+    process = job.start()
+    job.connection(process)
+    (job.directory / "end.json").write_bytes(handshake.end_document(datetime.now(UTC) + timedelta(hours=1)))  # noqa: TID251
+    wait_for(lambda: " now, not at " in job.log())
+    assert not (job.directory / "saved").exists()
+    process.terminate()
+    job.exit(process)
+
+
+def test_an_end_of_an_earlier_run_and_one_that_is_no_end_are_not_believed(job: Job) -> None:
+    quick = lambda text: text.replace("LOOK_AGAIN = 600.0", "LOOK_AGAIN = 0.2")  # noqa: E731
+    job.write(last(job, walltime=3600, before=120, command="touch saved"), change=quick)
+    (job.directory / "end.json").write_bytes(handshake.end_document(datetime.now(UTC) + timedelta(seconds=60)))  # noqa: TID251
+    process = job.start()
+    job.connection(process)
+    for text in ('{"version": 1, "end": "soon"}', '{"version": 1, "end": true}', '{"version": 1, "end": 5}', "[", "{}"):
+        (job.directory / "end.json").write_text(text)
+    wait_for(lambda: "end.json is not" in job.log())
+    assert not (job.directory / "saved").exists()
+    assert process.poll() is None
+    process.terminate()
+    job.exit(process)
+
+
+def test_a_command_that_takes_too_long_is_ended_and_the_application_is_not(job: Job) -> None:
+    quick = lambda text: text.replace("max(5.0,", "max(0.5,")  # noqa: E731
+    job.write(last(job, walltime=5, before=120, command="touch begun; sleep 1000"), change=quick)
+    process = job.start()
+    job.connection(process)
+    wait_for(lambda: "takes too long and is ended" in job.log())
+    assert (job.directory / "begun").exists()
+    assert process.poll() is None
+    process.terminate()
+    job.exit(process)
+
+
+def test_the_signal_of_the_profile(job: Job) -> None:
+    job.write(last(job, "usr1", walltime=5, before=120, signal="USR1"))
+    process = job.start()
+    job.connection(process)
+    wait_for((job.directory / "got-usr1").exists)
+    assert "is sent SIGUSR1, as its profile asks" in job.log()
+    assert process.poll() is None
+    process.terminate()
+    job.exit(process)
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU])
+def test_the_schedulers_own_signal_brings_the_command_forward_once(job: Job, number: signal.Signals) -> None:
+    job.write(last(job, walltime=36000, before=120, command="echo saved >>saved"))
+    process = job.start()
+    job.connection(process)
+    process.send_signal(number)
+    wait_for(lambda: "has ended well" in job.log())
+    assert f"the scheduler sent {number.name}" in job.log()
+    process.send_signal(number)
+    process.terminate()
+    job.exit(process)
+    assert (job.directory / "saved").read_text() == "saved\n"
+
+
+def test_the_end_that_slurm_says_and_the_start_that_the_script_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = int(time.time())  # noqa: TID251
+    monkeypatch.delenv("SLURM_JOB_END_TIME", raising=False)
+    monkeypatch.setenv("BATCHHUB_JOB_STARTED", str(now - 600))
+    assert launch.first_end(3600) == now + 3000
+    assert launch.first_end(0) == 0
+    for odd in ("", "x", "-5", str(now + 900), "5"):
+        monkeypatch.setenv("BATCHHUB_JOB_STARTED", odd)
+        assert now + 3600 <= launch.first_end(3600) <= now + 3660
+    monkeypatch.setenv("SLURM_JOB_END_TIME", str(now + 77))
+    assert launch.first_end(3600) == now + 77
+    monkeypatch.setenv("SLURM_JOB_END_TIME", str(now - 77))
+    assert launch.first_end(3600) >= now + 3600
 
 
 def test_it_runs_under_the_oldest_python_there_is(job: Job) -> None:

@@ -9,11 +9,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from batchhub.core.model import JobState
+from batchhub.core.model import JobId, JobState
 from batchhub.core.ports import Command, Completed, JobRequest
 from batchhub.localqueue.spool import KEEP, Spool, SpoolProblem, default_spool, write_json
 from batchhub.localqueue.supervisor import interpreter_of
@@ -342,3 +343,55 @@ def test_the_dialect_against_the_queue(queue: Queue, tmp_path: Path) -> None:
     for command in local.cancel([job]):
         local.read_cancel(run(command))
     wait_for(lambda: local.read_status(run(local.status([job])), [job]).jobs[job].state is JobState.CANCELLED)
+
+
+def test_more_time_for_a_job_that_runs(queue: Queue) -> None:
+    job = queue.submit(SLEEP, "--walltime=2000")
+    wait_for(lambda: queue.state(job) == "running")
+    assert queue.call("extend", "--walltime=3000", job)[:2] == (0, [{"id": job, "done": "extended"}])
+    dialect = Local(python=sys.executable, spool=str(queue.path))
+    report = dialect.read_status(Completed(0, json.dumps(queue.row(job))), [JobId(job)]).jobs[JobId(job)]
+    assert report.time_limit == timedelta(seconds=3000)
+    queue.call("cancel", job)
+    wait_for(lambda: queue.state(job) == "cancelled")
+    assert queue.call("extend", "--walltime=4000", job)[1] == [{"id": job, "done": "over"}]
+
+
+def test_an_extended_job_outlives_its_first_limit_and_ends_at_its_new_one(queue: Queue, tmp_path: Path) -> None:
+    script = (
+        f"#!/bin/bash\nfor n in 1 2 3 4 5 6 7 8 9; do sleep 1; echo $n >>{tmp_path}/seconds; done; exec sleep 1000\n"
+    )
+    job = queue.submit(script, "--walltime=4", "--grace=1")
+    Spool(queue.path).set_limit(int(job.partition("-")[2]), 12)
+    wait_for(lambda: queue.state(job) == "timeout")
+    assert queue.row(job)["reason"] == "it reached its time limit of 12 seconds"
+    assert len((tmp_path / "seconds").read_text().split()) > 4
+
+
+def test_a_job_whose_time_is_not_extended(queue: Queue) -> None:
+    limited, free = queue.submit(SLEEP, "--walltime=500"), queue.submit(SLEEP)
+    assert [queue.call("extend", "--walltime=100", job)[1][0]["done"] for job in (limited, free)] == [
+        "less",
+        "unlimited",
+    ]
+    tag = limited.partition("-")[0]
+    other = "aaaa-1" if tag != "aaaa" else "bbbb-1"
+    assert [row["done"] for row in queue.call("extend", "--walltime=100", f"{tag}-999", other)[1]] == [
+        "unknown",
+        "foreign",
+    ]
+    assert queue.call("extend", "--walltime=-1", limited)[0] == 1
+
+
+def test_somebody_else_s_job_is_given_no_time(queue: Queue) -> None:
+    need_root()
+    queue.path.chmod(0o1777)
+    for parent in queue.path.parents:
+        if str(parent).startswith("/tmp/"):
+            parent.chmod(parent.stat().st_mode | 0o011)
+    own = queue.submit(SLEEP, "--walltime=500")
+    queue.python = python_for_others()
+    code, rows, err = queue.call("extend", "--walltime=900", own, user=65534)
+    assert (code, rows) == (0, [{"id": own, "done": "denied"}]), err
+    queue.python = sys.executable
+    assert queue.row(own)["walltime"] == 500

@@ -2,8 +2,10 @@
 
 import asyncio
 import os
+import shutil
 import stat
-from collections.abc import AsyncIterator
+import subprocess
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ import pytest
 from batchhub.core.errors import BadInput, Denied, FileMissing, Unreachable
 from batchhub.core.ports import Command, Transport
 from batchhub.transport.answer import Answer
-from batchhub.transport.files import Files
+from batchhub.transport.files import _REMOVE, Files
 from batchhub.transport.local import LocalSettings, LocalTransport
 from tests.needs import need_program, need_root
 from tests.sshd import Sshd
@@ -173,3 +175,127 @@ async def test_no_answer_is_not_an_answer() -> None:
     for out in (b"", b"relative\n", b"/two\nlines\n"):
         with pytest.raises(Unreachable, match="home directory"):
             await files_that_answer(Answer(0, out)).home("alice")
+
+
+def a_job(home: Path, name: str, people_owner: str = USER) -> Path:
+    """A job's directory with something in it, the account's own."""
+    path = home / ".batchhub" / "jobs" / name
+    path.mkdir(parents=True)
+    (path / "-rf\n'x").write_text("hard to name")
+    (path / "sub").mkdir()
+    (path / "sub" / "file").write_text("x")
+    for part in (home / ".batchhub", path.parent, path, *path.rglob("*")):
+        shutil.chown(part, people_owner, people_owner)
+    return path
+
+
+@pytest.fixture
+def clean(home: Path) -> Iterator[None]:
+    yield
+    for name in (".batchhub", "precious", "elsewhere"):
+        path = home / name
+        if path.is_symlink():
+            path.unlink()
+        shutil.rmtree(path, ignore_errors=True)
+
+
+async def test_a_job_s_directory_is_removed_and_nothing_else(transport: Transport, home: Path, clean: None) -> None:
+    path, other = a_job(home, "abcdefghijkl"), home / ".batchhub" / "jobs" / "abcdefghijkm"
+    other.mkdir()
+    locked = path / "locked"
+    locked.mkdir()
+    (locked / "deep").mkdir()
+    (locked / "deep" / "x").write_text("x")
+    for part in (locked, locked / "deep", locked / "deep" / "x"):
+        shutil.chown(part, USER, USER)
+    (locked / "deep").chmod(0)
+    locked.chmod(0)
+    await transport.remove_directory(str(path), USER)
+    assert not path.exists()
+    assert other.exists()
+    await transport.remove_directory(str(path), USER)  # twice is no error
+
+
+async def test_no_link_is_followed(transport: Transport, home: Path, clean: None) -> None:
+    precious = home / "precious"
+    precious.mkdir()
+    (precious / "thesis").write_text("x")
+    path = a_job(home, "abcdefghijkl")
+    (path / "out").symlink_to(precious)
+    (path / "file").symlink_to(precious / "thesis")
+    for link in (path / "out", path / "file"):
+        os.lchown(link, home.stat().st_uid, home.stat().st_gid)
+    await transport.remove_directory(str(path), USER)
+    assert not path.exists()
+    path.symlink_to(precious)
+    os.lchown(path, home.stat().st_uid, home.stat().st_gid)
+    await transport.remove_directory(str(path), USER)  # the link, not what it leads to
+    assert not path.is_symlink()
+    assert (precious / "thesis").read_text() == "x"
+
+
+async def test_jobs_that_lead_elsewhere_are_left_alone(transport: Transport, home: Path, clean: None) -> None:
+    elsewhere = home / "elsewhere"
+    victim = elsewhere / "abcdefghijkl"
+    victim.mkdir(parents=True)
+    (home / ".batchhub").mkdir()
+    (home / ".batchhub" / "jobs").symlink_to(elsewhere)
+    for part in (elsewhere, victim, home / ".batchhub"):
+        shutil.chown(part, USER, USER)
+    with pytest.raises(Denied, match="leads to another place"):
+        await transport.remove_directory(f"{home}/.batchhub/jobs/abcdefghijkl", USER)
+    assert victim.exists()
+
+
+async def test_what_its_owner_may_not_remove_stays(transport: Transport, home: Path, clean: None) -> None:
+    path = a_job(home, "abcdefghijkl")
+    (path / "roots").mkdir()
+    (path / "roots" / "x").write_text("x")  # root's own, in root's directory
+    with pytest.raises(Denied, match="cannot be removed"):
+        await transport.remove_directory(str(path), USER)
+    assert (path / "roots" / "x").exists()
+
+
+async def test_a_home_that_is_away_is_no_removed_directory(transport: Transport) -> None:
+    with pytest.raises(Denied, match="cannot be entered"):
+        await transport.remove_directory("/no/such/home/.batchhub/jobs/abcdefghijkl", USER)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/home/ann",
+        "/home/ann/.batchhub/jobs",
+        "/home/ann/.batchhub/jobs/",
+        "/home/ann/.batchhub/jobs/..",
+        "/home/ann/.batchhub/jobs/abcdefghijk",
+        "/home/ann/.batchhub/jobs/abcdefghijklm",
+        "/home/ann/.batchhub/jobs/ABCDEFGHIJKL",
+        "/home/ann/.batchhub/jobs/abcdefghijkl/",
+        "/home/ann/.batchhub/jobs/abcdefghijkl/sub",
+        "/home/ann/.batchhub/jobs/abcdefghijkl\n",
+        "/home/ann/../bob/.batchhub/jobs/abcdefghijkl",
+        "/home//.batchhub/jobs/abcdefghijkl",
+        "/home/a\nb/.batchhub/jobs/abcdefghijkl",
+        "home/ann/.batchhub/jobs/abcdefghijkl",
+        "",
+    ],
+)
+async def test_no_other_path_reaches_a_command(path: str) -> None:
+    async def execute(command: Command, data: bytes, user: str | None) -> Answer:
+        raise AssertionError(command)
+
+    with pytest.raises(BadInput, match="not a job's directory"):
+        await Files(execute, "here").remove_directory(path, USER)
+
+
+@pytest.mark.parametrize("name", ["", "..", "abc", "abcdefghijklm", "abcdefghij/l", "-rfabcdefghi", "*"])
+def test_the_command_itself_takes_no_other_name(tmp_path: Path, name: str) -> None:
+    jobs = tmp_path / ".batchhub" / "jobs"
+    (jobs / "abcdefghijkl").mkdir(parents=True)
+    done = subprocess.run(
+        ["/bin/sh", "-c", _REMOVE, "sh", str(jobs), name], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "is no job directory" in done.stderr
+    assert (jobs / "abcdefghijkl").exists()

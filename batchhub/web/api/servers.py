@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from batchhub.control.service import ServerView
 from batchhub.core.errors import BadInput, Denied, NotFound
 from batchhub.core.forms import Field
+from batchhub.core.limits import parse_walltime
 from batchhub.core.model import read_server_name
 from batchhub.web.api.base import ApiHandler
 from batchhub.web.models import is_ready, pending, server_model
 from batchhub.web.widgets import initial
 
 MAX_VALUE = 4096
+MAX_SECONDS = 366 * 86400
 
 
 class ServerApi(ApiHandler):
@@ -81,6 +84,27 @@ class ServerApi(ApiHandler):
         raw = {name: [text] for name, text in initial(form.profile, form.previous, {}).items()}
         raw |= {name: [_text(known[name], value)] for name, value in options.items() if name in known}
         return profile, raw
+
+
+class ExtendApi(ApiHandler):
+    """``POST /hub/api/users/NAME/server/extend`` and ``…/servers/SERVER/extend``: more time for a running server."""
+
+    async def post(self, user: str, name: str | None = None) -> None:
+        """``{"walltime": …}`` is the whole time, in seconds or as in a form (``8h``). The server's model, or why not."""
+        owner, server = self.subject(user), read_server_name(name or "")
+        view = await self.web.services.hub.extend(
+            owner, server, read_time(self.json_body().get("walltime")), self.me.name
+        )
+        self.answer(server_model(view, self.web.links))
+
+
+def read_time(value: Any) -> timedelta:
+    """A time from JSON: seconds, or as people write it. Raises BadInput."""
+    if isinstance(value, str):
+        return parse_walltime(value)
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= MAX_SECONDS:
+        return timedelta(seconds=value)
+    raise BadInput("walltime: the whole time is expected, in seconds or as in 8h.")
 
 
 def _text(asked: Field, value: Any) -> str:
