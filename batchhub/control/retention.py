@@ -105,7 +105,8 @@ class Retention:
                 if unreachable:
                     return
                 try:
-                    gone += await self._remove(row)
+                    went = await self._remove(row)
+                    gone += went
                 except Unreachable as error:
                     unreachable = True
                     log.warning("cluster %s: old job directories stay for now: %s", cluster, error)

@@ -173,7 +173,7 @@ class EndKeeper:
             if far
             else warning_words(end, now, self._clusters[row.cluster].poller.silent_since)
         )
-        after = await self._store.update(row.id, change, kind="extended" if far else "warning", words=words)
+        after = await self._store.update(row.id, change, kind="walltime" if far else "warning", words=words)
         if after.warned != row.warned:
             log.info("server %s of %s: %s", row.id, row.user, words)
             self._broadcast.tell(row.id, row.user)

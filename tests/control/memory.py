@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from batchhub.control.ports import JobFiles
-from batchhub.core.errors import FileMissing, SubmitAmbiguous, SubmitRejected, TunnelError, Unreachable
+from batchhub.core.errors import Denied, FileMissing, SubmitAmbiguous, SubmitRejected, TunnelError, Unreachable
 from batchhub.core.handshake import Connection
 from batchhub.core.model import Endpoint, JobId, JobReport, JobState, Listing, QueueInfo, Server
 from batchhub.core.ports import Command, Completed, JobRequest, RouteTarget
@@ -54,6 +54,9 @@ class MemoryCluster:
     refuse: str = ""
     lose_answer: bool = False
     next_id: int = 100
+    asked_as: dict[str, str | None] = field(default_factory=dict)
+    removed: list[tuple[str, str]] = field(default_factory=list)
+    stuck: dict[str, Exception] = field(default_factory=dict)
 
     def count(self, what: str) -> int:
         return sum(call == what for call in self.calls)
@@ -127,6 +130,15 @@ class MemoryCluster:
         if done.code:
             raise Unreachable(done.err)
 
+    def extend(self, job: JobId, walltime: timedelta) -> Command | None:
+        return Command(("extend", job, str(walltime.total_seconds())))
+
+    def read_extend(self, done: Completed) -> None:
+        if done.timed_out:
+            raise Unreachable("The scheduler did not answer in time.")
+        if done.code:
+            raise Denied(done.err)
+
     def inspect(self) -> list[Command]:
         return [Command(("inspect",))]
 
@@ -145,6 +157,7 @@ class MemoryTransport:
     async def run(self, command: Command, user: str | None = None) -> Completed:
         what, *words = command.argv
         self.cluster.calls.append(what)
+        self.cluster.asked_as[what] = user
         down = self.cluster.down or (what == "accounting" and self.cluster.accounting_down)
         if down:
             if what == "submit":
@@ -177,6 +190,21 @@ class MemoryTransport:
             if JobId(word) in self.cluster.jobs:
                 self.cluster.end(JobState.CANCELLED)
         return Completed(0)
+
+    def _extend(self, words: list[str]) -> Completed:
+        if self.cluster.refuse:
+            return Completed(1, "", self.cluster.refuse)
+        job = self.cluster.jobs[JobId(words[0])]
+        job.report = replace(job.report, time_limit=timedelta(seconds=float(words[1])))
+        return Completed(0)
+
+    async def remove_directory(self, path: str, user: str) -> None:
+        self._check()
+        self.cluster.calls.append("remove")
+        for word, error in self.cluster.stuck.items():
+            if path.endswith(word):
+                raise error
+        self.cluster.removed.append((path, user))
 
     async def home(self, user: str) -> str:
         self._check()

@@ -92,6 +92,7 @@ class FakeHub(HubService):
         self.reports: dict[tuple[str, str], JobReport] = {}
         self.silent: datetime | None = None
         self.refuse: HubError | None = None
+        self.offered_times: tuple[timedelta, ...] = ()
         self.trouble = ""
         self.news = asyncio.Event()
         self.watchers = 0
@@ -115,7 +116,8 @@ class FakeHub(HubService):
     def view(self, row: Server) -> ServerView:
         report = self.reports.get((row.user, row.name))
         seen = Observation(Truth.SEEN, self.clock(), report) if report else None
-        return ServerView(row, describe(row, seen, self.silent, self.clock()))
+        offers = self.offered_times if row.phase is Phase.READY else ()
+        return ServerView(row, describe(row, seen, self.silent, self.clock()), offers=offers)
 
     def profiles(self) -> Sequence[Profile]:
         return self.offered
@@ -151,6 +153,13 @@ class FakeHub(HubService):
         if view.server.alive:
             self.move(user, name, want=Want.DOWN)
         return await self.server(user, name)
+
+    async def extend(self, user: UserName, name: str, walltime: timedelta, by: UserName) -> ServerView:
+        self.calls.append(("extend", user, name, walltime, by))
+        view = await self.server(user, name)
+        if self.refuse:
+            raise self.refuse
+        return view
 
     async def server(self, user: UserName, name: str) -> ServerView:
         if (user, name) not in self.rows:
@@ -392,4 +401,12 @@ FAILED = {"phase": Phase.ENDED, "want": Want.DOWN, "outcome": Outcome.FAILED, "e
 PENDING = JobReport(
     JobId("4711"), JobState.PENDING, "PENDING", "Resources", estimated_start=START + timedelta(minutes=20)
 )
+LIMITED = JobReport(
+    JobId("4711"),
+    JobState.RUNNING,
+    "RUNNING",
+    started=START - timedelta(hours=2),
+    time_limit=timedelta(hours=2, minutes=12),
+)
+"""Its time is up in twelve minutes."""
 RUNNING = JobReport(JobId("4711"), JobState.RUNNING, "RUNNING", time_left=timedelta(hours=3, minutes=20))

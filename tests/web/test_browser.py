@@ -14,7 +14,7 @@ from tornado.web import RequestHandler
 
 from batchhub.core.model import JobId, Outcome, Phase
 from tests.needs import need_program
-from tests.web.fakes import FAILED, PENDING, RUNNING, Site
+from tests.web.fakes import FAILED, LIMITED, PENDING, RUNNING, START, Site
 
 pytestmark = pytest.mark.browser
 ARGS = [
@@ -269,3 +269,26 @@ async def test_every_page_fits_its_window(site: Site, chromium: Browser, look: s
         await shoot("token")
         await page.goto("/hub/nothing")
         await shoot("error")
+
+
+async def test_a_warning_comes_to_every_open_page_without_a_reload(site: Site, chromium: Browser) -> None:
+    site.hub.put("ann", phase=Phase.READY, host="n3", job_id=JobId("4711"), report=LIMITED)
+    async with tab(chromium, site) as page:
+        await by_password(page)
+        home = await page.context.new_page()
+        await home.goto("/hub/home")
+        await page.goto("/hub/token")
+        await expect(page.locator("#endings")).to_be_empty()
+        site.hub.move("ann", warned=START + timedelta(minutes=12))
+        await expect(page.locator("#endings")).to_contain_text("Your server’s time is up at")
+        await expect(page.locator("#endings")).to_contain_text("Save your work.")
+        await expect(home.locator(".ending")).to_contain_text("Its time is up at")
+        site.hub.offered_times = (timedelta(hours=3), timedelta(hours=5))
+        site.hub.move("ann")
+        await expect(home.get_by_label("More time for the default server")).to_be_visible()
+        await home.get_by_label("More time for the default server").select_option("18000")
+        await home.get_by_role("button", name="Ask for it").click()
+        await expect(home).to_have_url(re.compile("/hub/home$"))
+        assert site.hub.calls[-1] == ("extend", "ann", "", timedelta(hours=5), "ann")
+        site.hub.move("ann", warned=None)
+        await expect(page.locator("#endings")).to_be_empty()
