@@ -11,11 +11,13 @@ import pytest
 from batchhub.app.jobs import SiteJobBuilder, _context
 from batchhub.app.site import Site
 from batchhub.config.clusters import ClusterSettings
+from batchhub.control.walltime import Notices
 from batchhub.core.errors import BadInput, ConfigError
 from batchhub.core.forms import Profile
 from batchhub.core.handshake import Connection, start_token
 from batchhub.core.hosts import read_origin
 from batchhub.core.model import Endpoint, Server, ServerId, UserName
+from batchhub.core.walltime import TimeUp
 from batchhub.job.applications import BUILT_IN
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
@@ -193,3 +195,25 @@ def test_with_sub_domains_a_route_has_its_host_and_the_application_knows_the_hub
     plain = builder(hpc())
     assert plain.route(ready).host == ""
     assert b"'hubHost':''" in plain.build(SERVER, "/home/alice").files["launch.json"]
+
+
+# ---------------------------------------------------------------- before the end
+
+
+def test_what_the_job_is_told_of_its_end_and_when_its_owner_is_warned() -> None:
+    site = Notices(timedelta(minutes=15), timedelta(minutes=2))
+    own = replace(PROFILE, time_up=TimeUp(warn_before=60, save_before=0, command="save", signal="USR1"))
+    found = []
+    for profile in (PROFILE, own):
+        made = SiteJobBuilder(Site((hpc(),), (profile,), BUILT_IN, ()), bytes(32), notices=site)
+        files = made.build(replace(SERVER, options={"walltime": 7200}), "/home/alice").files
+        found.append((made.notices(SERVER), json.loads(files["launch.json"])["time_up"]))
+    assert found == [
+        (site, {"walltime": 7200.0, "before": 120.0, "command": "", "signal": ""}),
+        (
+            Notices(timedelta(minutes=1), timedelta(0)),
+            {"walltime": 7200.0, "before": 0.0, "command": "save", "signal": "USR1"},
+        ),
+    ]
+    gone = replace(SERVER, profile="taken out")
+    assert made.notices(gone) == site

@@ -2,7 +2,7 @@
 
 import pytest
 
-from batchhub.config.clusters import read_clusters
+from batchhub.config.clusters import ClusterSettings, read_clusters
 from batchhub.core.errors import ConfigError
 
 SSH = {"host": "login1", "known_hosts": "/etc/batchhub/known_hosts"}
@@ -118,3 +118,15 @@ def test_every_mistake_is_a_sentence(tables: object, words: str) -> None:
     with pytest.raises(ConfigError) as caught:
         read_clusters(tables)  # type: ignore[arg-type]
     assert words in str(caught.value)
+
+
+def test_who_asks_for_more_time() -> None:
+    assert ClusterSettings("a", scheduler="local").extended_by == "user"
+    assert ClusterSettings("a").extended_by == "no"
+    assert ClusterSettings("a", extend="service", extend_at_most="24h").extended_by == "service"
+    with pytest.raises(ConfigError, match="cluster 'a': extend = 'service' needs extend_at_most"):
+        ClusterSettings("a", extend="service")
+    with pytest.raises(ConfigError, match="cluster 'a': extend_at_most: '90' is not a time"):
+        ClusterSettings("a", extend="user", extend_at_most="90")
+    with pytest.raises(ConfigError, match="is not one of"):
+        read_clusters({"a": {"extend": "yes"}})

@@ -150,3 +150,11 @@ def test_profiles_as_a_whole() -> None:
         read_profiles({"lab": {}}, ["hpc"], ["jupyterlab"])  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="'cluster' is needed"):
         read_profiles([{"name": "lab"}], ["a", "b"], ["jupyterlab"])
+
+
+def test_a_profile_s_word_on_the_end_of_its_time() -> None:
+    table = {"name": "lab", "cluster": "hpc", "time_up": {"save_before": 300, "command": "save", "signal": "USR1"}}
+    (profile,) = read_profiles([table], ["hpc"], ["jupyterlab"])
+    assert (profile.time_up.save_before, profile.time_up.command, profile.time_up.signal) == (300.0, "save", "USR1")
+    with pytest.raises(ConfigError, match=r"time_up: unknown setting 'comand'; did you mean 'command'"):
+        read_profiles([{**table, "time_up": {"comand": "x"}}], ["hpc"], ["jupyterlab"])

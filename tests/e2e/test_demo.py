@@ -124,6 +124,12 @@ def test_the_demo_from_the_printed_link_to_the_outcome(demo) -> None:
         page.goto(f"{person.hub.url}/hub/home")
         expect(page.get_by_text("Ready").first).to_be_visible()
         expect(page.get_by_text("left").first).to_be_visible()
+        # The form asked for half an hour; the embedded queue gives its owner more, and the job learns of it.
+        page.get_by_label("More time for the default server").select_option("+ 1h (1h 30m in all)")
+        page.get_by_role("button", name="Ask for it").first.click()
+        expect(page.get_by_text("Its time was extended to 1h 30m.")).to_be_visible(timeout=30_000)
+        expect(page.get_by_text(re.compile(r"1h 2\dm|1h 30m"), exact=True).first).to_be_visible(timeout=30_000)
+        assert list(directory.glob("home/.batchhub/jobs/*/end.json"))
         page.get_by_role("button", name="Stop").first.click()
         expect(page.get_by_text("Stopped as asked").first).to_be_visible(timeout=120_000)
         # The link was good once.

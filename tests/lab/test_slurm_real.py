@@ -5,11 +5,12 @@ import os
 import pwd
 import shutil
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from batchhub.core.errors import CommandNotFound, Denied, SubmitAmbiguous, SubmitRejected, Unreachable
+from batchhub.core.errors import CommandNotFound, Conflict, Denied, SubmitAmbiguous, SubmitRejected, Unreachable
 from batchhub.core.model import JobId, JobReport, JobState
 from batchhub.core.ports import Command, Completed, JobRequest
 from batchhub.schedulers.slurm import Slurm
@@ -395,3 +396,26 @@ def test_accounting_that_is_disabled(cluster: Cluster) -> None:
     assert command is not None
     with pytest.raises(Unreachable, match="disabled"):
         slurm.read_accounting(cluster.run(command), [JobId("1")])
+
+
+def test_more_time_is_the_operators_to_give_and_the_job_knows_its_first_end(cluster: Cluster) -> None:
+    job = cluster.submit("bh-more", "#SBATCH --time=5\necho end=$SLURM_JOB_END_TIME\nexec sleep 1000\n")
+    seen = cluster.wait(job, JobState.RUNNING)
+    assert seen.started is not None
+    command = cluster.slurm.extend(job, timedelta(hours=1))
+    assert command is not None
+    with pytest.raises(Denied, match=f"Access/permission denied for job {job}"):
+        cluster.slurm.read_extend(cluster.run(command, "alice"))
+    with pytest.raises(Denied, match="Slurm does not permit it"):
+        cluster.slurm.read_extend(cluster.run(command, "bob"))
+    assert cluster.see(job).time_limit == timedelta(minutes=5)
+    cluster.slurm.read_extend(cluster.run(command, "root"))
+    assert cluster.see(job).time_limit == timedelta(hours=1)
+    cluster.lab.wait_until(lambda: "end=" in cluster.log("bh-more"), 60, "the job says its end")
+    said = cluster.log("bh-more").partition("end=")[2].strip()
+    # launch.py believes it where it is told (since 22.05), and the start that its script noted elsewhere.
+    assert said == "" or abs(int(said) - seen.started.timestamp() - 300) < 60
+    cluster.cancel(job)
+    cluster.wait(job, JobState.CANCELLED)
+    with pytest.raises(Conflict, match="as ended"):
+        cluster.slurm.read_extend(cluster.run(command, "root"))
