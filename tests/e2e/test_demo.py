@@ -114,7 +114,7 @@ def test_the_demo_from_the_printed_link_to_the_outcome(demo) -> None:
         second = person.context.new_page()
         second.goto(f"{person.hub.url}/hub/spawn-pending/{user}/other")
         second.goto(f"{person.hub.url}/hub/home")
-        second.locator("form[action$='/other'] button").first.click()
+        second.locator("form[action*='/stop/'][action$='/other'] button").first.click()
         second.close()
         person.see_lab()
         assert titles[-2:] in (["Queued", "Starting"], ["Starting", "Ready"]), titles
