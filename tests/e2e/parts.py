@@ -83,8 +83,17 @@ def browser() -> Iterator[Browser]:
 class HubUnderTest:
     """A hub and a proxy as a site would run them: two processes, one configuration."""
 
-    def __init__(self, directory: Path, config: str, *, prefix: Sequence[str] = (), host: str = "127.0.0.1") -> None:
+    def __init__(
+        self,
+        directory: Path,
+        config: str,
+        *,
+        prefix: Sequence[str] = (),
+        host: str = "127.0.0.1",
+        debug: bool = True,
+    ) -> None:
         self.directory = directory
+        self.debug = debug
         self.state = directory / "state"
         self.config = directory / "batchhub_config.py"
         self.prefix = list(prefix)
@@ -110,14 +119,24 @@ c.Starting.first_word = 60.0
         """Start what does not run yet and wait until it answers."""
         for name in ("proxy", "hub") if proxy else ("hub",):
             if name not in self._processes:
-                output = (self.directory / f"{name}.log").open("ab")
-                argv = [*self.prefix, sys.executable, "-m", "batchhub", name, f"--config={self.config}", "--debug"]
-                root = Path(__file__).parents[2]
-                self._processes[name] = subprocess.Popen(
-                    argv, stdout=output, stderr=output, cwd=root, start_new_session=True
-                )
-                output.close()
+                self.spawn(name)
         wait_until(self._answers, PATIENCE, f"the hub answers\n{self.logs()}")
+
+    def spawn(self, name: str) -> None:
+        """Start ``hub`` or ``proxy``."""
+        argv = [*self.prefix, sys.executable, "-m", "batchhub", name, f"--config={self.config}"]
+        with (self.directory / f"{name}.log").open("ab") as output:
+            self._processes[name] = subprocess.Popen(
+                [*argv, *(["--debug"] if self.debug else [])],
+                stdout=output,
+                stderr=output,
+                cwd=Path(__file__).parents[2],
+                start_new_session=True,
+            )
+
+    def pid(self, name: str) -> int:
+        """Of ``hub`` or ``proxy``."""
+        return self._processes[name].pid
 
     def _answers(self) -> bool:
         for name, process in self._processes.items():
