@@ -176,6 +176,7 @@ class Cluster:
 
     def finish_all(self, job_ids, code=0):
         """:meth:`finish_now` for many running jobs at once."""
+        job_ids = list(job_ids)
         with self.store.locked() as session:
             for job_id in job_ids:
                 job = session.get(_seq(job_id))
