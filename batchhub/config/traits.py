@@ -188,6 +188,12 @@ class Watching(Configurable):
         value = proposal["value"]
         if not isinstance(value, float) or value < 0.2:
             raise TraitError(f"Watching: {value!r} seconds is too often; at least 0.2.")
+        # All that the file sets is there by now, whatever its order.
+        if not self.fast <= self.slow <= self.ceiling:
+            raise TraitError(
+                f"Watching: fast ({self.fast:g} s), slow ({self.slow:g} s) and ceiling ({self.ceiling:g} s) must each be at least the one "
+                "before it."
+            )
         return value
 
 
