@@ -45,6 +45,7 @@ lint: $(VENV)/.test
 bench: $(VENV)/.test
 	$(BIN)/python bench/proxy.py --quick
 	$(BIN)/python bench/tunnel.py --quick
+	$(BIN)/python bench/polling.py --quick
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -43,6 +43,7 @@ c.Proxy.api_port = {api_port}
 c.Hub.port = {hub_port}
 c.Watching.fast = 0.5
 c.Watching.slow = 2.0
+c.Watching.ceiling = 5.0
 c.Pages.title = "BatchHub demo"
 """
 _NEXT_LINK = timedelta(

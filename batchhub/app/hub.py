@@ -29,6 +29,7 @@ from batchhub.config.clusters import ClusterSettings
 from batchhub.control.broadcast import Broadcast
 from batchhub.control.extension import Extendable, Extender
 from batchhub.control.launcher import Launcher
+from batchhub.control.pace import Pace
 from batchhub.control.poller import Poller, PollerSettings
 from batchhub.control.reconciler import Cluster, Reconciler, ReconcilerSettings
 from batchhub.control.retention import Retention, RetentionSettings
@@ -91,9 +92,7 @@ def plan_hub(
         listen=(hub.ip, hub.port),
         proxy_api=f"http://{proxy.api_ip}:{proxy.api_port}",
         poller=PollerSettings(
-            fast=watching.fast,
-            slow=watching.slow,
-            ceiling=watching.ceiling,
+            pace=Pace(fast=watching.fast, slow=watching.slow, ceiling=watching.ceiling),
             confirmations=watching.confirmations,
             accounting_patience=watching.accounting_patience,
             absent_after=watching.absent_after,

@@ -165,8 +165,11 @@ class Watching(Configurable):
     """How often a scheduler is asked. One question asks for all jobs of a cluster."""
 
     fast = Float(2.0, help="Seconds between two questions while somebody waits for a server.").tag(config=True)
-    slow = Float(20.0, help="Seconds between two questions otherwise.").tag(config=True)
-    ceiling = Float(60.0, help="Longest pause, in seconds, while a scheduler does not answer.").tag(config=True)
+    slow = Float(20.0, help="Seconds between two questions once nobody waits; reached by steps.").tag(config=True)
+    ceiling = Float(
+        60.0,
+        help="Longest pause, in seconds: when nothing has changed for minutes, or the scheduler does not answer. So late may an end be noticed.",
+    ).tag(config=True)
     confirmations = Int(2, help="Good answers that must lack a job before accounting is asked for its end.").tag(
         config=True
     )
@@ -185,6 +188,12 @@ class Watching(Configurable):
         value = proposal["value"]
         if not isinstance(value, float) or value < 0.2:
             raise TraitError(f"Watching: {value!r} seconds is too often; at least 0.2.")
+        # All that the file sets is there by now, whatever its order.
+        if not self.fast <= self.slow <= self.ceiling:
+            raise TraitError(
+                f"Watching: fast ({self.fast:g} s), slow ({self.slow:g} s) and ceiling ({self.ceiling:g} s) must each be at least the one "
+                "before it."
+            )
         return value
 
 

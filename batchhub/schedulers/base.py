@@ -134,7 +134,7 @@ def check_ids(jobs: Iterable[JobId], pattern: re.Pattern[str]) -> tuple[JobId, .
 
 
 def chunks(ids: Sequence[JobId], size: int) -> list[tuple[JobId, ...]]:
-    """The ids in groups of at most ``size``: an argument list has a limit (128 KiB for one argument on Linux)."""
+    """The ids in groups of at most ``size``, for commands that take a while over each."""
     return [tuple(ids[at : at + size]) for at in range(0, len(ids), size)]
 
 

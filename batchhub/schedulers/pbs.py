@@ -28,7 +28,6 @@ from batchhub.schedulers.pbs_words import (
 )
 
 _ID = re.compile(r"\d{1,18}(?:\[\d{0,9}\])?(?:\.[A-Za-z0-9][A-Za-z0-9._-]{0,254})?")
-_MAX_ARGUMENTS = 90_000  # ssh hands a command line over as one argument, and Linux allows 128 KiB for one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +80,7 @@ class Pbs:
         Not with ``-E``, which asks for all ids at once: the server then leaves out the ids it does not know without a word.
         """
         ids = check_ids(jobs, _ID)
-        argv = (_path(self.bin_dir, "qstat"), "-f", "-F", "json", *_subjobs(ids), *_arguments(ids))
+        argv = (_path(self.bin_dir, "qstat"), "-f", "-F", "json", *_subjobs(ids), *ids)
         return _command(argv, self.server, self.status_deadline)
 
     def read_status(self, done: Completed, jobs: Sequence[JobId]) -> Listing:
@@ -94,7 +93,7 @@ class Pbs:
         ids = check_ids(jobs, _ID)
         if not self.history:
             return None
-        argv = (_path(self.bin_dir, "qstat"), "-x", "-f", "-F", "json", *_subjobs(ids), *_arguments(ids))
+        argv = (_path(self.bin_dir, "qstat"), "-x", "-f", "-F", "json", *_subjobs(ids), *ids)
         return _command(argv, self.server, self.status_deadline)
 
     def read_accounting(self, done: Completed, jobs: Sequence[JobId]) -> Mapping[JobId, JobReport]:
@@ -169,7 +168,7 @@ class Torque:
     def status(self, jobs: Sequence[JobId]) -> Command:
         """One ``qstat -x``, which prints XML here. Raises BadInput for no ids."""
         ids = check_ids(jobs, _ID)
-        argv = (_path(self.bin_dir, "qstat"), "-x", *_subjobs(ids), *_arguments(ids))
+        argv = (_path(self.bin_dir, "qstat"), "-x", *_subjobs(ids), *ids)
         return _command(argv, self.server, self.status_deadline)
 
     def read_status(self, done: Completed, jobs: Sequence[JobId]) -> Listing:
@@ -237,13 +236,6 @@ def _command(argv: tuple[str, ...], server: str, deadline: float, *, stdin: str 
 
 def _subjobs(ids: Sequence[JobId]) -> tuple[str, ...]:
     return ("-t",) if any("[" in job for job in ids) else ()
-
-
-def _arguments(ids: Sequence[JobId]) -> tuple[str, ...]:
-    """The ids; without their servers' names where the command line would grow too long. Both commands take both."""
-    if sum(len(job) + 3 for job in ids) <= _MAX_ARGUMENTS:
-        return tuple(ids)
-    return tuple(job.partition(".")[0] for job in ids)
 
 
 def _cancel(jobs: Sequence[JobId], bin_dir: str, server: str, deadline: float) -> Sequence[Command]:

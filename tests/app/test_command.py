@@ -75,6 +75,7 @@ def test_a_mistake_on_the_command_line(inside, words: str, sentence: str) -> Non
         ("c.DictionaryAuthenticator.allowed_user = {'a'}", "did you mean 'allowed_users'?"),
         ("c.Proxy.port = 'abc'", "port"),
         ("c.Watching.fast = 0.01", "at least 0.2"),
+        ("c.Watching.slow = 90.0", "each be at least the one before it"),
         ("def (", "batchhub_config.py, line 6: invalid syntax."),
         ("1 / 0", "batchhub_config.py, line 6: ZeroDivisionError: division by zero"),
         ("import nothing_like_it", "ModuleNotFoundError: No module named 'nothing_like_it'"),

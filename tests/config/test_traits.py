@@ -94,4 +94,10 @@ def test_the_state_directory_is_roots_or_ones_own(monkeypatch: pytest.MonkeyPatc
 def test_a_scheduler_is_not_asked_too_often(name: str) -> None:
     with pytest.raises(TraitError, match=r"at least 0\.2"):
         Watching(**{name: 0.1})
-    Watching(**{name: 0.2})
+    assert Watching(fast=0.2, slow=0.2, ceiling=0.2).ceiling == 0.2
+
+
+@pytest.mark.parametrize("odd", [{"fast": 30.0}, {"slow": 90.0}, {"ceiling": 10.0}, {"fast": 5.0, "slow": 4.0}])
+def test_pauses_that_contradict_each_other(odd: dict[str, float]) -> None:
+    with pytest.raises(TraitError, match="each be at least the one before it"):
+        Watching(**odd)

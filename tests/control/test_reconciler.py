@@ -584,7 +584,7 @@ async def test_inspect_is_cached_and_an_old_answer_is_better_than_none(world: Wo
     world.cluster.down = True
     world.clock.move(3600)
     assert (await world.poller.inspect())[0].name == "debug"
-    world.poller.inspected_at = None
+    world.poller.inspection.at = None
     with pytest.raises(Unreachable):
         await world.poller.inspect()
 

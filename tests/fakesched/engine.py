@@ -142,17 +142,50 @@ class Cluster:
 
     def insert(self, **record):
         """Put in a job's record as it is, without a process (for a simulated cluster); its id. Missing fields get defaults."""
+        return self._insert([record])[0]
+
+    def fill(self, count, **record):
+        """Put in many jobs of one kind that have no processes and stay as they are until ordered otherwise; their ids.
+
+        They run on the first node, which is then full for others; with ``state="PENDING"`` they wait, blocked, until :meth:`block` is called with no reason.
+        """
+        waits = record.get("state") == "PENDING"
+        common = {"still": True, "limit": 8 * 3600}
+        if waits:
+            common |= {"blocked": "Priority", "reason": "Priority"}
+        else:
+            node = next(iter(self.store.config["nodes"]))
+            common |= {"state": "RUNNING", "start": now(), "run": 1, "layout": {node: 1}}
+        return self._insert([common | {"name": f"still-{number}"} | record for number in range(count)])
+
+    def _insert(self, records):
         at = now()
         given = {"partition": self.store.config["partitions"][0]["name"], "user": "alice", "uid": 1001, "gid": 1001, "cwd": "/home/alice",
                  "home": "/home/alice", "command": "", "stdout": "/home/alice/slurm-%j.out", "stderr": "", "submit": at, "eligible": at,
                  "tasks": 1, "output": "", "error": "", "output_path": "", "error_path": "", "join": "n", "keep": "n", "resources": [],
                  "variables": [], "submit_arguments": ""}  # fmt: skip
+        ids = []
         with self.store.locked() as session:
-            seq = record.pop("seq", None) or session.take_id()
-            session.set_meta("next_id", max(session.meta("next_id", 1), seq + 1))
-            session.put(life.new_job(**{**given, **record, "seq": seq}))
+            for record in records:
+                seq = record.get("seq") or session.take_id()
+                session.set_meta("next_id", max(session.meta("next_id", 1), seq + 1))
+                session.put(life.new_job(**{**given, **record, "seq": seq}))
+                ids.append(seq)
             session.touch()
-        return seq
+        return ids
+
+    def finish_all(self, job_ids, code=0):
+        """:meth:`finish_now` for many running jobs at once."""
+        job_ids = list(job_ids)
+        with self.store.locked() as session:
+            for job_id in job_ids:
+                job = session.get(_seq(job_id))
+                job.update(order="finish", finish_code=code)
+                session.put(job)
+            session.touch()
+            life.schedule(self.store, session)
+        for job_id in job_ids:
+            self.store.wake(_seq(job_id))
 
     def wait(self, job_id, *states, timeout=20.0, restarts=0):
         """Poll until the job is in one of the states (default: ended); the job. AssertionError after ``timeout`` seconds."""

@@ -93,6 +93,11 @@ def _start(session, job, name, layout, at):
         job["limit_end"] = at + job["limit"] / 60 * session.config["seconds_per_minute"]
 
 
+def without_process(config, job):
+    """Whether the job is a record alone: in a simulated cluster, or put in by :meth:`Cluster.fill`."""
+    return config["simulate"] or job["still"]
+
+
 def _simulated_end(session, job, at):
     """Whether the job's time has come; then it is settled."""
     span = session.config["simulate_seconds"]
@@ -130,14 +135,13 @@ def schedule(store, session):
         return
     due = at + 3600.0
     live = session.jobs(active=True)
-    if config["simulate"]:
-        for job in [job for job in live if job["state"] in ALIVE]:
-            if _simulated_end(session, job, at):
-                session.put(job)
-            span = config["simulate_seconds"]
-            if job["state"] in ALIVE:
-                due = min(due, job["start"] + span if span is not None else due, job.get("limit_end") or due)
-        live = [job for job in live if job["state"] not in FINAL]
+    for job in [job for job in live if job["state"] in ALIVE and without_process(config, job)]:
+        if _simulated_end(session, job, at):
+            session.put(job)
+        span = config["simulate_seconds"]
+        if job["state"] in ALIVE:
+            due = min(due, job["start"] + span if span is not None else due, job.get("limit_end") or due)
+    live = [job for job in live if job["state"] not in FINAL]
     down = set(session.meta("down", []))
     cores, gpus = used(session, live)
     free = {n: spec["cores"] - cores[n] for n, spec in config["nodes"].items()}
@@ -242,7 +246,7 @@ def order(store, session, job, what, **more):
     if what == "lose" or job["order"] is None:
         job["order"] = what
     session.put(job)
-    if session.config["simulate"]:
+    if without_process(session.config, job):
         session.touch()
         schedule(store, session)
     store.wake(job["seq"])
@@ -533,6 +537,7 @@ def new_job(**values):
         "begin": False,
         "held": "",
         "blocked": "",
+        "still": False,
         "layout": {},
         "last_nodes": [],
         "partition_used": "",

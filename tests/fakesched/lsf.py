@@ -271,8 +271,9 @@ def _choose(call, opts, rest):
         elif number != "0":
             wanted.append(int(number))
     if wanted or bad:
-        found = [job for seq in wanted for job in known if job["seq"] == seq]
-        return found, [seq for seq in wanted if all(job["seq"] != seq for job in known)], bad
+        there = {job["seq"]: job for job in known}
+        found = [there[seq] for seq in wanted if seq in there]
+        return found, [seq for seq in wanted if seq not in there], bad
     users = opts.get("u", call.user).split()
     name = opts.get("J")
     rows = [

@@ -244,3 +244,44 @@ def test_words():
         178200,
         None,
     ]
+
+
+# ---------------------------------------------------------------- thousands of jobs
+
+
+@pytest.mark.parametrize(
+    ("dialect", "config", "question", "words"),
+    [
+        ("slurm", {}, ["squeue", "-h", "-t", "all", "-o", "%i %T", "--jobs={}"], ("RUNNING", "PENDING")),
+        ("pbs", {}, ["qstat", "-f", "-F", "json"], ('"job_state":"R"', '"job_state":"Q"')),
+        ("pbs", {"torque": True}, ["qstat", "-x"], ("<job_state>R<", "<job_state>Q<")),
+        ("lsf", {}, ["bjobs", "-u", "all", "-a", "-noheader", "-o", "jobid stat delimiter='^'"], ("^RUN", "^PEND")),
+        ("lsf", {"lsf": "openlava"}, ["bjobs", "-u", "all", "-a", "-w"], (" RUN ", " PEND ")),
+    ],
+    ids=["slurm", "pbs", "torque", "lsf", "openlava"],
+)
+def test_thousands_of_jobs_without_processes(tmp_path, dialect, config, question, words):
+    """They are asked about in one command that names each of them, and answered for."""
+    cluster = Cluster(tmp_path / "cluster").create(config)
+    ids = [str(seq) for seq in (*cluster.fill(2500), *cluster.fill(500, state="PENDING"))]
+    named = [question[-1].format(",".join(ids))] if dialect == "slurm" else [question[-1], *ids]
+    argv = [*question[:-1], *named]
+    done = subprocess.run(
+        argv, capture_output=True, text=True, env=cluster.environment(dialect), timeout=120, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    running, waiting = words
+    assert (done.stdout.count(running), done.stdout.count(waiting)) == (2500, 500)
+
+
+def test_a_job_without_a_process_obeys_all_the_same(cluster, sbatch):
+    running, waiting = cluster.fill(1)[0], cluster.fill(1, state="PENDING")[0]
+    assert (cluster.job(running).state, cluster.job(waiting).reason) == ("RUNNING", "Priority")
+    cluster.finish_all([running], code=3)
+    assert (cluster.job(running).state, cluster.job(running).exit_code) == ("FAILED", 3)
+    cluster.cancel(waiting)
+    assert cluster.job(waiting).state == "CANCELLED"
+    other = cluster.fill(1)[0]
+    cluster.requeue(other)
+    assert cluster.wait(other, "RUNNING", restarts=1).still
+    assert cluster.wait(sbatch("#!/bin/sh\nexit 0\n")).state == "COMPLETED"
