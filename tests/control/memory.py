@@ -306,10 +306,11 @@ class MemoryRoutes:
 
 
 class MemoryBuilder:
-    """Jobs without a site. ``dials_in``: they reach the proxy by themselves."""
+    """Jobs without a site. ``dials_in``: they reach the proxy by themselves. ``jupyter``: they can be told to end, and asked what they do."""
 
-    def __init__(self, *, dials_in: bool = False) -> None:
+    def __init__(self, *, dials_in: bool = False, jupyter: bool = False) -> None:
         self.dials_in = dials_in
+        self.jupyter = jupyter
 
     def offer_key(self, server: Server) -> str:
         return f"key-of-{server.id}-{server.generation}" if self.dials_in else ""
@@ -330,6 +331,12 @@ class MemoryBuilder:
         assert server.endpoint
         token = f"{self.token(server, server.generation)}-{server.nonce}"
         return RouteTarget(server.path, server.endpoint, server.user, server.id, authorization=f"token {token}")
+
+    def shutdown_path(self, server: Server) -> str:
+        return server.path + "api/shutdown" if self.jupyter else ""
+
+    def jupyter_path(self, server: Server) -> str:
+        return server.path + "api/" if self.jupyter else ""
 
     def ready_path(self, server: Server) -> str:
         return server.path + "api"
