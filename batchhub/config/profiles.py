@@ -108,8 +108,8 @@ def _profile(table: Mapping[str, Any], where: str, clusters: Sequence[str]) -> P
 def _duration(value: Any, place: str) -> float:
     """Seconds, from ``"2h"`` or a number of them; 0 is no limit."""
     seconds = _amount(Field("walltime", FieldKind.WALLTIME), value, place)
-    if seconds and not 60 <= seconds <= _LONGEST:
-        raise ConfigError(f"{place}: {value!r} is not at least a minute and at most 365 days; 0 is no limit.")
+    if seconds and not 10 <= seconds <= _LONGEST:
+        raise ConfigError(f"{place}: {value!r} is not 10 seconds to 365 days; 0 is no limit.")
     return seconds
 
 

@@ -283,8 +283,8 @@ class Culling(Configurable):
     @validate("idle_timeout", "max_lifetime")
     def _check_limit(self, proposal: dict[str, object]) -> object:
         value = proposal["value"]
-        if not isinstance(value, float) or not (value == 0 or 60 <= value <= 365 * 24 * 3600):
-            raise TraitError(f"Culling: {value!r} seconds are not at least 60 and at most a year; 0 is no limit.")
+        if not isinstance(value, float) or not (value == 0 or 10 <= value <= 365 * 24 * 3600):
+            raise TraitError(f"Culling: {value!r} seconds are not from 10 to a year; 0 is no limit.")
         return value
 
     @validate("cull_every")

@@ -52,8 +52,10 @@ MAX_CONNECTION_BYTES = 8192
 
 @dataclass(frozen=True, slots=True)
 class ServerView:
-    """A server and what is known of it now. ``cluster_title`` is the cluster's name for people. ``offers`` are the whole times that may be asked for,
-    ``limits`` says when the hub would end it.
+    """A server and what is known of it now.
+
+    ``cluster_title`` is the cluster's name for people. ``offers`` are the whole times that may be asked for, ``limits`` says when the hub would
+    end it.
     """
 
     server: Server
