@@ -36,6 +36,12 @@ class Use:
     at: datetime
     acted: datetime
 
+    def note(self, now: datetime, *, acted: bool) -> None:
+        """It is used."""
+        self.at = now
+        if acted:
+            self.acted = now
+
 
 @dataclass(slots=True)
 class Route:

@@ -460,10 +460,7 @@ class Exchange:
 
     def _touch(self, *, acted: bool = False) -> None:
         if self._route is not None:
-            now = self._context.clock()
-            self._route.use.at = now
-            if acted:
-                self._route.use.acted = now
+            self._route.use.note(self._context.clock(), acted=acted)
 
     def _finish(self, status: int) -> None:
         if self.stage == Stage.OVER:
