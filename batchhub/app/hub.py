@@ -17,7 +17,7 @@ from batchhub.app.dialling import Dialling, plan_dialling
 from batchhub.app.jobs import SiteJobBuilder
 from batchhub.app.reach import make_transport
 from batchhub.app.revocations import Revocations
-from batchhub.app.site import Site, make_dialect, over_https
+from batchhub.app.site import Site, make_dialect, over_https, with_limits
 from batchhub.app.state import StateDirectory, utc_now
 from batchhub.auth.base import Authenticator, problems
 from batchhub.auth.sessions import Sessions, SessionSettings
@@ -27,6 +27,7 @@ from batchhub.auth.xsrf import Xsrf
 from batchhub.config import traits
 from batchhub.config.clusters import ClusterSettings
 from batchhub.control.broadcast import Broadcast
+from batchhub.control.culling import Culler, CullSettings
 from batchhub.control.extension import Extendable, Extender
 from batchhub.control.launcher import Launcher
 from batchhub.control.pace import Pace
@@ -34,9 +35,11 @@ from batchhub.control.poller import Poller, PollerSettings
 from batchhub.control.reconciler import Cluster, Reconciler, ReconcilerSettings
 from batchhub.control.retention import Retention, RetentionSettings
 from batchhub.control.service import ClusterFacts, HubService, ServiceSettings
+from batchhub.control.stopping import StopSettings
 from batchhub.control.tasks import Tasks
 from batchhub.control.walltime import DEFAULT_NOTICES, EndKeeper, Notices, Watched
 from batchhub.core.errors import HubError
+from batchhub.core.idleness import limits_of
 from batchhub.core.lifecycle import Limits
 from batchhub.core.model import Server, UserName
 from batchhub.core.ports import Transport
@@ -66,6 +69,7 @@ class HubPlan:
     service: ServiceSettings
     sessions: SessionSettings
     web: WebSettings
+    culling: CullSettings = field(default_factory=CullSettings)
     dialling: Dialling | None = None
     notices: Notices = DEFAULT_NOTICES
     retention: RetentionSettings = field(default_factory=RetentionSettings)
@@ -79,13 +83,13 @@ def plan_hub(
     """Freeze the traits. ``trait`` gives a concern's instance. Raises ConfigError."""
     hub, proxy, pages = trait(traits.Hub), trait(traits.Proxy), trait(traits.Pages)
     sessions, watching, starting = trait(traits.Sessions), trait(traits.Watching), trait(traits.Starting)
-    limits = trait(traits.Limits)
+    limits, culling = trait(traits.Limits), trait(traits.Culling)
     whole, walltime = trait(traits.BatchHub), trait(traits.Walltime)
     database = whole.db_url or state.database
     secure = over_https(proxy, site.origin)
     absolute = timedelta(days=sessions.absolute_days)
     return HubPlan(
-        site=site,
+        site=with_limits(site, culling),
         state=state,
         authenticator=authenticator,
         database=database,
@@ -102,7 +106,7 @@ def plan_hub(
                 start_timeout=timedelta(seconds=starting.start_timeout),
                 requeue_grace=timedelta(seconds=starting.requeue_grace),
             ),
-            cancel_again=starting.cancel_again,
+            stop=StopSettings(grace=starting.stop_grace, again=starting.cancel_again),
         ),
         service=ServiceSettings(
             first_word=starting.first_word,
@@ -113,6 +117,7 @@ def plan_hub(
                 starts_window=timedelta(minutes=limits.starts_minutes),
             ),
         ),
+        culling=CullSettings(every=culling.cull_every),
         dialling=plan_dialling(proxy, state, site),
         notices=Notices(timedelta(seconds=walltime.warn_before), timedelta(seconds=walltime.save_before)),
         retention=RetentionSettings(newest=whole.keep_directories, age=timedelta(days=whole.keep_directory_days)),
@@ -147,6 +152,7 @@ class Hub:
         self._reconciler: Reconciler
         self._ends: EndKeeper
         self._retention: Retention
+        self._culler: Culler
         self._tasks = Tasks("hub")
         self._server: HTTPServer | None = None
         self.service = self._compose()
@@ -191,13 +197,23 @@ class Hub:
             notices=self._builder.notices,
         )
         self._retention = Retention(watched, self.store, utc_now, plan.retention)
+        profiles = {profile.name: profile for profile in plan.site.profiles}
         extender = Extender(
             clusters=extendable,
-            profiles={profile.name: profile for profile in plan.site.profiles},
+            profiles=profiles,
             store=self.store,
             ends=self._ends,
             broadcast=self._broadcast,
             clock=utc_now,
+        )
+        self._culler = Culler(
+            store=self.store,
+            routes=self.routes,
+            builder=self._builder,
+            limits=lambda name: limits_of(profiles.get(name)),
+            look=self._reconciler.look,
+            clock=utc_now,
+            settings=plan.culling,
         )
         return HubService(
             profiles=plan.site.profiles,
@@ -249,6 +265,7 @@ class Hub:
         for poller in self._pollers.values():
             self._tasks.start(poller.run(), f"poller of {poller.cluster}")
         self._tasks.start(self._reconciler.keep_routes(), "routes")
+        self._tasks.start(self._culler.run(), "culling")
         self._tasks.start(self._keep_house(), "house")
         self._tasks.start(self._retention.keep(), "retention")
         self._tasks.start(self._revocations.keep(), "revocations")

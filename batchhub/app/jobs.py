@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -14,7 +15,7 @@ from batchhub.config.clusters import ClusterSettings
 from batchhub.control.ports import JobFiles
 from batchhub.control.walltime import DEFAULT_NOTICES, Notices
 from batchhub.core import handshake
-from batchhub.core.errors import BadInput
+from batchhub.core.errors import BadInput, ConfigError
 from batchhub.core.forms import STANDARD, Profile
 from batchhub.core.handshake import Connection
 from batchhub.core.model import Endpoint, OptionValue, Server, ServerId, UserName
@@ -157,6 +158,21 @@ class SiteJobBuilder:
     def ready_path(self, server: Server) -> str:
         """What answers once the application is ready, and, where it has such a path, only to its own secret."""
         return self._application(server).probed_path(server.path)
+
+    def shutdown_path(self, server: Server) -> str:
+        """Where a POST asks its application to end; empty if it knows no such thing, or nobody does: its profile was taken away."""
+        application = self._known(server)
+        return application.shutdown(server.path) if application is not None else ""
+
+    def jupyter_path(self, server: Server) -> str:
+        """Where the Jupyter API of its application is; empty if it has none."""
+        application = self._known(server)
+        return server.path + "api/" if application is not None and application.activity == "jupyter" else ""
+
+    def _known(self, server: Server) -> Application | None:
+        with suppress(ConfigError):
+            return self._application(server)
+        return None
 
     def _application(self, server: Server) -> Application:
         return self._site.applications[self._site.profile(server.profile).application]

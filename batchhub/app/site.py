@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from traitlets.config import Configurable
 from batchhub.config.clusters import ClusterSettings, read_clusters
 from batchhub.config.profiles import read_profiles
 from batchhub.config.tables import check_keys, read, suggest
-from batchhub.config.traits import BatchHub, Proxy
+from batchhub.config.traits import BatchHub, Culling, Proxy
 from batchhub.core.errors import BadInput, ConfigError
 from batchhub.core.forms import Profile
 from batchhub.core.hosts import Origin, read_origin
@@ -83,6 +83,20 @@ def read_site(traits: BatchHub) -> Site:
         if not directory.is_dir():
             raise ConfigError(f"c.BatchHub.template_dirs: {directory} is not a directory.")
     return Site(read, found, known, directories, _origin(traits.subdomain_host))
+
+
+def with_limits(site: Site, culling: Culling) -> Site:
+    """The site, every profile with the limits that hold for it."""
+
+    def filled(profile: Profile) -> Profile:
+        idle, lifetime = profile.idle_timeout, profile.max_lifetime
+        return replace(
+            profile,
+            idle_timeout=culling.idle_timeout if idle is None else idle,
+            max_lifetime=culling.max_lifetime if lifetime is None else lifetime,
+        )
+
+    return replace(site, profiles=tuple(filled(profile) for profile in site.profiles))
 
 
 def _origin(text: str) -> Origin | None:

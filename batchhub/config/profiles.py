@@ -47,6 +47,8 @@ class _Words:
     required: bool = False
 
 
+_DURATIONS = ("idle_timeout", "max_lifetime")
+_LONGEST = 365 * 24 * 3600
 _WORD_KEYS = tuple(field.name for field in dataclass_fields(_Words))
 _FIELD_KEYS = ("kind", "default", "choices", "min", "max", *_WORD_KEYS)
 _PROFILE_KEYS = tuple(field.name for field in dataclass_fields(Profile))
@@ -80,6 +82,7 @@ def _defined(profile: Profile, what: str, name: str, known: Sequence[str]) -> No
 def _profile(table: Mapping[str, Any], where: str, clusters: Sequence[str]) -> Profile:
     check_keys(table, _PROFILE_KEYS, where)
     plain = {key: value for key, value in table.items() if key not in {"fields", "fixed"}}
+    plain.update({key: _duration(table[key], f"{where}, {key}") for key in _DURATIONS if key in table})
     if len(clusters) == 1:
         plain.setdefault("cluster", clusters[0])
     profile = read(Profile, plain, where)
@@ -100,6 +103,14 @@ def _profile(table: Mapping[str, Any], where: str, clusters: Sequence[str]) -> P
     questions = tuple(sorted(questions, key=lambda field: order.get(field.name, len(order))))
     values = {str(name): _fixed(str(name), value, where) for name, value in fixed.items()}
     return replace(profile, fields=questions, fixed=values, title=profile.title or profile.name)
+
+
+def _duration(value: Any, place: str) -> float:
+    """Seconds, from ``"2h"`` or a number of them; 0 is no limit."""
+    seconds = _amount(Field("walltime", FieldKind.WALLTIME), value, place)
+    if seconds and not 10 <= seconds <= _LONGEST:
+        raise ConfigError(f"{place}: {value!r} is not 10 seconds to 365 days; 0 is no limit.")
+    return seconds
 
 
 def _field(name: str, table: Any, where: str) -> Field:

@@ -210,6 +210,18 @@ class Starting(Configurable):
         10.0, help="Seconds that the form waits for the scheduler's first answer before the waiting page."
     ).tag(config=True)
     cancel_again = Float(15.0, help="Least pause in seconds between two cancels of one job.").tag(config=True)
+    stop_grace = Float(
+        10.0,
+        help="Seconds that an application which was asked to end has for it, so that kernels can close what they hold; then its job is "
+        "cancelled. 0: jobs are cancelled at once.",
+    ).tag(config=True)
+
+    @validate("stop_grace")
+    def _check_grace(self, proposal: dict[str, object]) -> object:
+        value = proposal["value"]
+        if not isinstance(value, float) or not 0 <= value <= 300:
+            raise TraitError(f"Starting.stop_grace: {value!r} seconds are not from 0 (cancel at once) to 300.")
+        return value
 
 
 class Limits(Configurable):
@@ -263,5 +275,45 @@ class Walltime(Configurable):
         return value
 
 
-CONCERNS: tuple[type[Configurable], ...] = (BatchHub, Hub, Proxy, Pages, Sessions, Watching, Starting, Limits, Walltime)
+class Culling(Configurable):
+    """Servers that the hub ends by itself. A profile's own `idle_timeout` and `max_lifetime` win."""
+
+    idle_timeout = Float(
+        0.0,
+        help="Seconds without use after which a server is ended. A kernel that computes is in use; a page that is merely open is not, with "
+        "Jupyter; of other applications only what passes the proxy is known. 0: never.",
+    ).tag(config=True)
+    max_lifetime = Float(
+        0.0,
+        help="Seconds after its job's begin at which a server is ended, whatever it does. 0: no limit but the job's own.",
+    ).tag(config=True)
+    cull_every = Float(60.0, help="Seconds between two looks at who is in use.").tag(config=True)
+
+    @validate("idle_timeout", "max_lifetime")
+    def _check_limit(self, proposal: dict[str, object]) -> object:
+        value = proposal["value"]
+        if not isinstance(value, float) or not (value == 0 or 10 <= value <= 365 * 24 * 3600):
+            raise TraitError(f"Culling: {value!r} seconds are not from 10 to a year; 0 is no limit.")
+        return value
+
+    @validate("cull_every")
+    def _check_pause(self, proposal: dict[str, object]) -> object:
+        value = proposal["value"]
+        if not isinstance(value, float) or not 1 <= value <= 3600:
+            raise TraitError(f"Culling.cull_every: {value!r} seconds are not from 1 to 3600.")
+        return value
+
+
+CONCERNS: tuple[type[Configurable], ...] = (
+    BatchHub,
+    Hub,
+    Proxy,
+    Pages,
+    Sessions,
+    Watching,
+    Starting,
+    Limits,
+    Culling,
+    Walltime,
+)
 """Every class above, in the order they are documented."""

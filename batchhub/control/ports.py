@@ -78,5 +78,11 @@ class JobBuilder(Protocol):
     def route(self, server: Server) -> RouteTarget:
         """The route to a server whose endpoint is known."""
 
+    def shutdown_path(self, server: Server) -> str:
+        """Where a POST asks its application to end by itself; empty if it knows no such thing."""
+
+    def jupyter_path(self, server: Server) -> str:
+        """Where its application's Jupyter API is, which tells what its kernels do; empty if it has none."""
+
     def ready_path(self, server: Server) -> str:
         """The path that answers once the application is ready."""

@@ -21,6 +21,7 @@ from batchhub.control.poller import Poller
 from batchhub.control.ports import JobBuilder, ServerStore
 from batchhub.control.routing import RouteKeeper
 from batchhub.control.steps import NO_RECORD, step
+from batchhub.control.stopping import Stopper, StopSettings
 from batchhub.control.tasks import Tasks
 from batchhub.core.errors import (
     BadInput,
@@ -53,13 +54,13 @@ _LEFT_BEHIND = timedelta(seconds=30)
 class ReconcilerSettings:
     """Seconds, unless said otherwise.
 
-    ``cancel_again``: the least pause between two cancels of one job. ``submit_again``: the pause after a submit that could not be begun.
+    ``submit_again``: the pause after a submit that could not be begun.
     ``submits_at_most``: how often a job that proved absent is submitted before it is given up. ``verify_routes``: how often the proxy's
     routes are compared with ours. ``workers``: the most looks at a time on one cluster, so that one which hangs holds up no other.
     """
 
     limits: Limits = field(default_factory=Limits)
-    cancel_again: float = 15.0
+    stop: StopSettings = field(default_factory=StopSettings)
     submit_again: float = 5.0
     submits_at_most: int = 3
     verify_routes: float = 30.0
@@ -103,6 +104,16 @@ class Reconciler:
         self._timers: dict[ServerId, asyncio.TimerHandle] = {}
         self._keeper = RouteKeeper(routes)
         self._offers = OfferKeeper(routes, builder)
+        self._stopper = Stopper(
+            store=store,
+            routes=routes,
+            builder=builder,
+            broadcast=broadcast,
+            clock=clock,
+            later=self.later,
+            say=self._say,
+            settings=settings.stop,
+        )
         self._silent: dict[ServerId, datetime] = {}
         self._closed = False
 
@@ -141,7 +152,9 @@ class Reconciler:
         if action is Action.PUBLISH:
             return self._keeper.holds(row)
         if action is Action.CANCEL:
-            return not self._may_cancel(row, now)
+            return not self._stopper.may_cancel(row, now)
+        if action is Action.TELL:
+            return not self._stopper.may_tell(row)
         return False
 
     def _limits(self, row: Server, now: datetime) -> Limits:
@@ -234,8 +247,10 @@ class Reconciler:
                 return await self._publish(row, cluster)
             case Action.WITHDRAW:
                 return await self._withdraw(row)
+            case Action.TELL:
+                return await self._stopper.tell(row)
             case Action.CANCEL:
-                return await self._cancel(row, cluster)
+                return await self._stopper.cancel(row, cluster.launcher, cluster.poller)
             case Action.COLLECT:
                 return await self._collect(row, cluster)
             case Action.NOTIFY:
@@ -319,23 +334,6 @@ class Reconciler:
             # The job would start again with its former secrets, which are this person's own and still good.
             log.warning("server %s: its secrets could not be renewed: %s", row.id, error)
         return row
-
-    async def _cancel(self, row: Server, cluster: Cluster) -> Server:
-        now = self._clock()
-        if not self._may_cancel(row, now):
-            return row
-        row = await self._store.update(row.id, lambda current: replace(current, cancel_tried=now), kind="cancel")
-        try:
-            await cluster.launcher.cancel(row)
-        except HubError as error:
-            log.warning("server %s: cancelling job %s failed: %s", row.id, row.job_id, error)
-            return await self._say(row, f"Cancelling failed and will be tried again: {error}")
-        cluster.poller.wake()
-        return row
-
-    def _may_cancel(self, row: Server, now: datetime) -> bool:
-        pause = timedelta(seconds=self._settings.cancel_again)
-        return row.cancel_tried is None or now - row.cancel_tried >= pause
 
     async def _reach(self, row: Server, cluster: Cluster) -> Server:
         try:

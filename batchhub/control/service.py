@@ -27,6 +27,7 @@ from batchhub.core.errors import (
 )
 from batchhub.core.forms import Profile, check, with_queues
 from batchhub.core.handshake import read_connection
+from batchhub.core.idleness import limits_of
 from batchhub.core.model import (
     NO_OPTIONS,
     OptionValue,
@@ -51,12 +52,17 @@ MAX_CONNECTION_BYTES = 8192
 
 @dataclass(frozen=True, slots=True)
 class ServerView:
-    """A server and what is known of it now. ``cluster_title`` is the cluster's name for people. ``offers`` are the whole times that may be asked for."""
+    """A server and what is known of it now.
+
+    ``cluster_title`` is the cluster's name for people. ``offers`` are the whole times that may be asked for, ``limits`` says when the hub would
+    end it.
+    """
 
     server: Server
     status: Status
     cluster_title: str = ""
     offers: tuple[timedelta, ...] = ()
+    limits: str = ""
 
     @property
     def url(self) -> str:
@@ -310,7 +316,9 @@ class HubService:
             return ServerView(row, describe(row, None, None, self._clock()))
         poller = facts.poller
         status = describe(row, poller.last_good(row.id), poller.silent_since, self._clock())
-        return ServerView(row, status, facts.title, self._extender.offers(row) if self._extender else ())
+        limits = limits_of(self._profiles.get(row.profile)).sentence if row.alive and row.want is Want.UP else ""
+        offers = self._extender.offers(row) if self._extender else ()
+        return ServerView(row, status, facts.title, offers, limits)
 
     # ------------------------------------------------ jobs and health
 

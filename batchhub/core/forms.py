@@ -100,7 +100,8 @@ class Profile:
 
     ``fixed`` holds values that are not asked for. ``prologue`` and ``epilogue`` are the admin's shell text; ``environment`` is exported in
     the job, ``arguments`` are added to the application's command. ``application`` names an application definition. ``at_most`` servers of it may
-    live at a time, ``at_most_each`` of one person (0: no limit). ``time_up`` is about the end of its jobs' time.
+    live at a time, ``at_most_each`` of one person (0: no limit). ``time_up`` is about the end of its jobs' time. ``idle_timeout`` is how long one may be without use, ``max_lifetime`` how long its job may run before
+    the hub ends it, in seconds (0: no limit, ``None``: the site's).
     """
 
     name: str
@@ -118,6 +119,8 @@ class Profile:
     at_most: int = 0
     at_most_each: int = 0
     time_up: TimeUp = field(default_factory=TimeUp)
+    idle_timeout: float | None = None
+    max_lifetime: float | None = None
 
 
 def check_definition(asked: Field, where: str) -> None:

@@ -49,7 +49,10 @@ class Action(StrEnum):
     """Read the job's connection file and try the application through the tunnel."""
     PUBLISH = "publish"
     WITHDRAW = "withdraw"
+    TELL = "tell"
+    """Ask the application to end by itself, once; where that cannot be, nothing is told."""
     CANCEL = "cancel"
+    """Cancel the job; held back for a while where its application was told."""
     COLLECT = "collect"
     """Fetch the exit record and the log's last lines."""
     NOTIFY = "notify"
@@ -128,12 +131,14 @@ def _build() -> dict[tuple[Want, Phase, Sight], Step]:
         cells.setdefault(_S.ABSENT, Step(_ENDED, (*withdraw, _A.COLLECT, _A.NOTIFY)))
         table.update({(_UP, phase, seen): step for seen, step in cells.items()})
 
-    # Wanted down: cancel what lives, note what ended.
+    # Wanted down: tell what answers, cancel what lives, note what ended.
     for phase in (_REQUESTED, _QUEUED, _STARTING, _READY, _STOPPING):
         withdraw = (_A.WITHDRAW,) if phase is _READY else ()
         notify = () if phase is _STOPPING else (_A.NOTIFY,)
         for seen in _ALIVE:
-            table[_DOWN, phase, seen] = Step(_STOPPING, (*withdraw, _A.CANCEL, *notify))
+            # Only what people have used is told: the rest has nothing to save yet.
+            tell = (_A.TELL,) if seen is _S.ANSWERING and phase in {_READY, _STOPPING} else ()
+            table[_DOWN, phase, seen] = Step(_STOPPING, (*withdraw, *tell, _A.CANCEL, *notify))
         table[_DOWN, phase, _S.ENDING] = Step(_STOPPING, (*withdraw, *notify))
         for seen in (_S.FINISHED, _S.ABSENT):
             table[_DOWN, phase, seen] = Step(_ENDED, (*withdraw, _A.COLLECT, _A.NOTIFY))

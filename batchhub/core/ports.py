@@ -245,6 +245,29 @@ class RouteTarget:
     host: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an application answered to a question of the hub's: HTTP status (0: nothing whole, in time) and the body's first 64 KiB."""
+
+    status: int = 0
+    body: bytes = b""
+
+
+NO_ANSWER = Answer()
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """When a route was used: ``at`` all by whatever request or client's message, ``acted`` by a request that changes something.
+
+    An open page asks by itself, again and again; what it asks for so are GETs. ``server_id`` is the run that the route leads to.
+    """
+
+    at: datetime
+    acted: datetime
+    server_id: str = ""
+
+
 class Routes(Protocol):
     """The proxy's control API as the hub uses it. Every method raises Unreachable when the proxy does not answer."""
 
@@ -260,8 +283,14 @@ class Routes(Protocol):
     def probe(self, target: RouteTarget, path: str) -> Awaitable[int]:
         """GET ``path`` from the target through its tunnel: the HTTP status. Raises TunnelError with the cause in words."""
 
-    def activity(self) -> Awaitable[Mapping[str, datetime]]:
-        """Path -> when somebody last used it."""
+    def ask(self, target: RouteTarget, path: str, *, method: str = "GET", deadline: float = 8.0) -> Awaitable[Answer]:
+        """GET or POST ``path``, which lies below the target's own, without a body; at most ``deadline`` seconds (8) for the answer.
+
+        :data:`NO_ANSWER`: the application took the question. Raises TunnelError, with the cause in words, if it could not be put.
+        """
+
+    def activity(self) -> Awaitable[Mapping[str, Use]]:
+        """Path -> when it was last used."""
 
     def offer(self, server_id: str, key: str) -> Awaitable[None]:
         """Let the job that holds the private half of ``key`` (``ssh-ed25519 AAAA…``) dial in under this name; an older key ends."""

@@ -164,11 +164,14 @@ def _detail(row: Server, job: JobReport | None) -> str:
 def _phase_words(row: Server, job: JobReport | None) -> tuple[str, str, int]:
     if row.phase is Phase.ENDED:
         outcome = row.outcome or Outcome.FAILED
-        text = OUTCOMES[outcome]
+        text = "Stopped." if outcome is Outcome.STOPPED and row.words else OUTCOMES[outcome]
         if outcome in {Outcome.FAILED, Outcome.COMPLETED} and row.exit_code:
             text += f" Exit code {row.exit_code}."
         return outcome.value.capitalize(), text, 100
     if row.want is Want.DOWN:
+        if row.told is not None and row.cancel_tried is None:
+            words = "The application was asked to end, so that its kernels can close what they hold; if it does not, its job is cancelled."
+            return "Stopping", words, 50
         return "Stopping", "The job is being cancelled.", 50
     match row.phase:
         case Phase.REQUESTED:

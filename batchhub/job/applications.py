@@ -18,6 +18,7 @@ from batchhub.core.errors import BadInput
 
 NO_ENV: Mapping[str, str | None] = MappingProxyType({})
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")
+_PATH = re.compile(r"/[A-Za-z0-9._~/-]{0,200}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,8 @@ class Application:
     ``hub_argv`` is added to its command and tells it where the hub is; ``{hub}`` (a path), ``{hub_host}`` (its origin, empty if it is the
     application's own), ``{username}`` and ``{server}`` may stand in it.
     ``strip_prefix``: it knows nothing of the base URL, the proxy has to take it off. ``ready_timeout`` is in seconds.
+    ``shutdown_path`` may hold ``{base_url}``: a POST there with its token makes it end by itself (empty: its job is just cancelled).
+    ``activity`` is how it is known to be in use: by what passes the proxy, or by asking Jupyter's API for kernels and terminals.
     """
 
     name: str
@@ -43,6 +46,8 @@ class Application:
     scheme: str = "token"
     default_path: str = ""
     strip_prefix: bool = False
+    shutdown_path: str = ""
+    activity: Literal["traffic", "jupyter"] = "traffic"
     hub_argv: tuple[str, ...] = ()
     ready_timeout: float = 300.0
 
@@ -58,6 +63,14 @@ class Application:
                 "give it socket_argv instead of argv."
             )
         handshake.authorization(self.scheme, "")
+        if self.shutdown_path and not _PATH.fullmatch(self.shutdown_path.replace("{base_url}", "/", 1)):
+            raise BadInput(
+                f"Application {self.name}: shutdown_path {self.shutdown_path[:60]!r} is not a path such as {{base_url}}api/shutdown."
+            )
+        if self.activity == "jupyter" and self.strip_prefix:
+            raise BadInput(
+                f"Application {self.name}: activity 'jupyter' does not fit strip_prefix; Jupyter keeps its base URL."
+            )
         for socket in (False, True):
             if self.socket_argv if socket else self.argv:
                 self.document("/user/x/", socket=socket)
@@ -76,6 +89,10 @@ class Application:
     def probed_path(self, base_url: str) -> str:
         """What the proxy asks it for, as the application has it, to learn whether it is up and takes the token."""
         return _below(base_url, self.guard_path or self.ready_path, self.strip_prefix)
+
+    def shutdown(self, base_url: str) -> str:
+        """Where a POST makes it end, as it has the path itself; empty if nothing does."""
+        return _below(base_url, self.shutdown_path, self.strip_prefix)
 
     def document(
         self,
@@ -146,6 +163,9 @@ JUPYTERLAB = Application(
     env=MappingProxyType({"JUPYTER_TOKEN": None, "JUPYTER_TOKEN_FILE": "{token_file}"}),
     ready_path="{base_url}api",
     guard_path="{base_url}api/status",
+    # jupyter_server/services/shutdown.py: kernels are interrupted and get to their `finally` and atexit, then it ends with 0.
+    shutdown_path="{base_url}api/shutdown",
+    activity="jupyter",
     default_path="lab",
     # What makes JupyterLab's own hub extension show "Hub Control Panel" and "Log Out" in its File menu.
     hub_argv=(

@@ -14,7 +14,7 @@ One request, from the client to the application and back:
     ``exchange`` (one request and its answer: read it first), ``downstream`` (the client's connection), ``upstream`` (the application's and its
     pool), ``outgoing`` (the head that is sent on), ``habit`` (what the last request said), ``relay`` (raw streams), ``context`` (what all share).
 Carrying traffic:
-    ``plane`` (all of the above in one process, and its end without cuts), ``tasks``, ``asking`` and ``probe`` (requests of our own), ``counters``,
+    ``plane`` (all of the above in one process, and its end without cuts), ``tasks``, ``asking``, ``probe`` and ``question`` (requests of our own), ``counters``,
     ``accesslog``, ``allocator``.
 Control:
     ``control`` (what the API needs of the process it runs in), ``api`` (the REST interface), ``client`` (the hub's end of it), ``metrics``.

@@ -5,6 +5,8 @@ GET     ``/api/routes[/PATH]``    all routes (``?inactiveSince=``), or one; keys
 POST    ``/api/routes[/PATH]``    add or replace: ``target``, and ours: ``tunnel``, ``endpoint``, ``owner``, ``authorization`` …: 201
 DELETE  ``/api/routes/PATH``      204, or 404
 POST    ``/api/probe``            the same fields and ``probe``: a path; 200 ``{"status": N}`` or 503 ``{"message": …}``
+POST    ``/api/ask``              the same fields, ``path`` (the route's), and ``ask``: ``{"path", "method", "deadline"}``, a GET or POST without a
+                                  body below that path; 200 ``{"status": N, "body": BASE64}`` (0: no answer in time) or 503
 POST    ``/api/revocations``      ``{"session": ID}``: its tickets are dead and its connections closed at once; 204 when on disk.
                                   ``{"token": SHA256}``: the same for an API token, by its hash in hexadecimal.
                                   ``{"sessions": {ID: UNTIL, …}}``: many sessions, and until when each is to be remembered
@@ -25,6 +27,7 @@ import hmac
 import json
 import logging
 import ssl
+from base64 import b64encode
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
@@ -175,6 +178,21 @@ class _Probe(_Handler):
         self.finish({"status": status})
 
 
+class _Ask(_Handler):
+    async def post(self) -> None:
+        content = dict(self.body())
+        question, path = content.pop("ask", None), content.pop("path", None)
+        if not isinstance(path, str):
+            raise BadInput("path: the route's own path is expected.")
+        try:
+            answer = await self.control.ask(self.route_path(path), content, question)
+        except TunnelError as error:
+            self.set_status(503)
+            self.finish({"status": 503, "message": str(error)})
+            return
+        self.finish({"status": answer.status, "body": b64encode(answer.body).decode("ascii")})
+
+
 class _Revocations(_Handler):
     async def post(self) -> None:
         content, now = self.body(), self.control.clock()
@@ -231,6 +249,7 @@ def application(control: Control) -> web.Application:
         [
             (r"/api/routes(/.*)?", _Routes, own),
             (r"/api/probe/?", _Probe, own),
+            (r"/api/ask/?", _Ask, own),
             (r"/api/revocations/?", _Revocations, own),
             (r"/api/offers/?", _Offers, own),
             (r"/api/offers/([^/]+)", _Offer, own),

@@ -1,4 +1,4 @@
-"""A GET of the proxy's own, whose answer is for no client: what a probe and a page about an error have in common."""
+"""A request of the proxy's own, whose answer is for no client: what probes, the hub's questions and pages about errors have in common."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Generic, TypeVar
 
-from batchhub.core.errors import TunnelError
+from batchhub.core.errors import BadInput, TunnelError
+from batchhub.core.routes import canonical_path
 from batchhub.proxy.target import Target
 from batchhub.proxy.upstream import Opener, Pool, Upstream
 from batchhub.proxy.wire import Refused, ResponseHead
@@ -58,17 +59,40 @@ class Ear(Generic[T]):
         """See Consumer."""
 
 
+def read_path(path: str, what: str) -> tuple[str, tuple[str, ...]]:
+    """A path, with or without a query, as it is sent, and its segments as they are meant. Raises BadInput."""
+    plain, mark, query = path.partition("?")
+    if not query.isascii() or any(char <= " " for char in query):
+        raise BadInput(f"{what}: the query holds characters that must be escaped.")
+    canonical = canonical_path(plain)
+    return canonical.text + mark + query, canonical.segments
+
+
 @asynccontextmanager
 async def asking(
-    opener: Opener, pool: Pool, target: Target, path: str, ear: Ear[T], *, head_limit: int, authorization: bytes = b""
+    opener: Opener,
+    pool: Pool,
+    target: Target,
+    path: str,
+    ear: Ear[T],
+    *,
+    head_limit: int,
+    authorization: bytes = b"",
+    method: bytes = b"GET",
 ) -> AsyncIterator[None]:
-    """Ask for a path (ASCII, with its query), on a connection that ends with the context. Raises TunnelError if there is none."""
-    head = f"GET {path} HTTP/1.1\r\nHost: {target.authority}\r\nAccept: */*\r\nConnection: close\r\n".encode("ascii")
+    """Ask for a path (ASCII, with its query), on a connection that ends with the context. Raises TunnelError if there is none.
+
+    The request has no body.
+    """
+    head = b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (method, path.encode("ascii"), target.authority.encode("ascii"))
+    head += b"Accept: */*\r\nConnection: close\r\n"
+    if method != b"GET":
+        head += b"Content-Length: 0\r\n"
     if authorization:
         head += b"Authorization: %b\r\n" % authorization
     up = await opener.open(target, lambda: Upstream(target, pool, head_limit))
     try:
-        up.begin(ear, b"GET", head + b"\r\n")
+        up.begin(ear, method, head + b"\r\n")
         yield
     finally:
         up.abort()

@@ -31,9 +31,16 @@ _KEY_SIZE = len(_KEY_TYPE) + 32
 
 @dataclass(slots=True)
 class Use:
-    """When something was used last."""
+    """When something was used last: ``at`` all, and ``acted`` by a request that may change something, which no open page sends by itself."""
 
     at: datetime
+    acted: datetime
+
+    def note(self, now: datetime, *, acted: bool) -> None:
+        """It is used."""
+        self.at = now
+        if acted:
+            self.acted = now
 
 
 @dataclass(slots=True)
@@ -71,7 +78,8 @@ class Route:
     def public(self) -> dict[str, Any]:
         """What the control API shows."""
         hidden = {"authorization": STARS} if self.data.get("authorization") else {}
-        return {**self.data, **hidden, "last_activity": stamp(self.last_activity)}
+        acted = {"last_act": stamp(self.use.acted)} if self.data.get("server_id") else {}
+        return {**self.data, **hidden, "last_activity": stamp(self.last_activity), **acted}
 
 
 def read_route(path: str, data: Mapping[str, Any], now: datetime) -> Route:
@@ -97,7 +105,7 @@ def read_route(path: str, data: Mapping[str, Any], now: datetime) -> Route:
         rule=Rule("" if key == "/" else key, texts["owner"], texts["host"].lower()),
         authorization=texts["authorization"].encode("ascii"),
         data=MappingProxyType(dict(data)),
-        use=Use(now),
+        use=Use(now, now),
         strip=key.count("/") if strip and key != "/" else 0,
         host=texts["host"].lower(),
     )
@@ -167,9 +175,10 @@ class DropOffer:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """Routes were used: path -> when, last."""
+    """Routes were used: path -> when, last. ``acted``: by a request that may change something."""
 
     at: Mapping[str, datetime]
+    acted: Mapping[str, datetime] = field(default_factory=dict)
 
 
 Change = AddRoute | DropRoute | EndSession | EndToken | MakeOffer | DropOffer | Seen
@@ -214,7 +223,8 @@ def write_change(change: Change) -> dict[str, Any]:
     """As JSON, for the state file and the workers."""
     match change:
         case AddRoute(route):
-            return {"do": "route", "path": route.path, "data": dict(route.data), "at": stamp(route.last_activity)}
+            use = {"at": stamp(route.use.at), "acted": stamp(route.use.acted)}
+            return {"do": "route", "path": route.path, "data": dict(route.data), **use}
         case DropRoute(path):
             return {"do": "drop", "path": path}
         case EndSession(session, until):
@@ -225,8 +235,8 @@ def write_change(change: Change) -> dict[str, Any]:
             return {"do": "offer", "id": offer, "key": key}
         case DropOffer(offer):
             return {"do": "withdraw", "id": offer}
-        case Seen(at):
-            return {"do": "seen", "at": {path: stamp(moment) for path, moment in at.items()}}
+        case Seen(at, acted):
+            return {"do": "seen", "at": _stamps(at), "acted": _stamps(acted)}
         case _:
             assert_never(change)
 
@@ -235,7 +245,10 @@ def read_change(content: Mapping[str, Any], now: datetime) -> Change | None:
     """The other way; ``None`` for a kind that only a newer version knows. Raises BadInput, and KeyError or TypeError for what never was one."""
     match content["do"]:
         case "route":
-            return AddRoute(read_route(content["path"], content["data"], min(read_stamp(content["at"]), now)))
+            route = read_route(content["path"], content["data"], min(read_stamp(content["at"]), now))
+            if "acted" in content:  # one that an older version wrote does not tell
+                route.use.acted = min(read_stamp(content["acted"]), now)
+            return AddRoute(route)
         case "drop":
             return DropRoute(str(content["path"]))
         case "session":
@@ -247,9 +260,17 @@ def read_change(content: Mapping[str, Any], now: datetime) -> Change | None:
         case "withdraw":
             return DropOffer(str(content["id"]))
         case "seen":
-            return Seen({str(path): min(read_stamp(moment), now) for path, moment in content["at"].items()})
+            return Seen(_moments(content["at"], now), _moments(content.get("acted", {}), now))
         case _:
             return None
+
+
+def _stamps(moments: Mapping[str, datetime]) -> dict[str, str]:
+    return {path: stamp(moment) for path, moment in moments.items()}
+
+
+def _moments(stamps: Mapping[str, Any], now: datetime) -> dict[str, datetime]:
+    return {str(path): min(read_stamp(moment), now) for path, moment in stamps.items()}
 
 
 # ---------------------------------------------------------------- the book
@@ -280,13 +301,18 @@ class Book:
                 self.offers[offer] = key
             case DropOffer(offer):
                 self.offers.pop(offer, None)
-            case Seen(at):
-                for path, moment in at.items():
-                    known = self.routes.get(path)
-                    if known is not None and moment > known.last_activity:
-                        known.last_activity = moment
+            case Seen():
+                self._note_use(change)
             case _:
                 assert_never(change)
+
+    def _note_use(self, seen: Seen) -> None:
+        for path in seen.at.keys() | seen.acted.keys():
+            known = self.routes.get(path)
+            if known is not None:
+                use = known.use
+                use.at = max(use.at, seen.at.get(path, use.at))
+                use.acted = max(use.acted, seen.acted.get(path, use.acted))
 
     def add(self, route: Route) -> None:
         """Add or replace. Open connections go on telling of their use, if the route leads where it led."""
@@ -332,13 +358,14 @@ class Activity:
 
     def __init__(self, book: Book) -> None:
         self._book = book
-        self._told: dict[str, datetime] = {}
+        self._told: dict[str, tuple[datetime, datetime]] = {}
 
     def news(self) -> Seen:
         """What was used since."""
-        told, routes = self._told, list(self._book.routes.all())
-        fresh = {path: route.last_activity for path, route in routes if told.get(path) != route.last_activity}
-        told.update(fresh)
-        if len(told) > len(routes):
-            self._told = {path: told[path] for path, _ in routes}
-        return Seen(fresh)
+        former, self._told = (
+            self._told,
+            {path: (route.use.at, route.use.acted) for path, route in self._book.routes.all()},
+        )
+        fresh = {path: use for path, use in self._told.items() if former.get(path) != use}
+        acted = {path: use[1] for path, use in fresh.items() if path not in former or former[path][1] != use[1]}
+        return Seen({path: use[0] for path, use in fresh.items()}, acted)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64decode
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from itertools import islice
@@ -13,7 +14,7 @@ from urllib.parse import quote
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest, HTTPResponse
 
 from batchhub.core.errors import BadInput, TunnelError, Unreachable
-from batchhub.core.ports import RouteTarget
+from batchhub.core.ports import Answer, RouteTarget, Use
 from batchhub.proxy.book import read_stamp, stamp
 
 DEADLINE = 10.0  # seconds for one call, its wait for a free place included
@@ -60,22 +61,33 @@ class ProxyClient:
 
     async def probe(self, target: RouteTarget, path: str) -> int:
         """See Routes."""
-        if self._probes is None:
-            self._probes = AsyncHTTPClient(force_instance=True, max_clients=PROBES)
         fields = {**route_fields(target), "probe": path}
-        answer = await self._call("POST", "/api/probe", fields, {200, 503}, self._probes)
-        content = _json(answer)
-        if answer.code == 503:
-            raise TunnelError(str(content.get("message", "The application cannot be reached.")))
+        answer = await self._call("POST", "/api/probe", fields, {200, 503}, self._patient())
+        content = _reached(answer)
         status = content.get("status")
         if not isinstance(status, int):
             raise Unreachable("The proxy's answer to a probe cannot be read.")
         return status
 
-    async def activity(self) -> Mapping[str, datetime]:
+    async def ask(self, target: RouteTarget, path: str, *, method: str = "GET", deadline: float = 8.0) -> Answer:
+        """See Routes."""
+        question = {"path": path, "method": method, "deadline": deadline}
+        fields = {**route_fields(target), "path": target.path, "ask": question}
+        content = _reached(await self._call("POST", "/api/ask", fields, {200, 503}, self._patient()))
+        try:
+            return Answer(int(content["status"]), b64decode(content["body"], validate=True))
+        except (KeyError, TypeError, ValueError) as error:
+            raise Unreachable("The proxy's answer to a question cannot be read.") from error
+
+    def _patient(self) -> AsyncHTTPClient:
+        if self._probes is None:
+            self._probes = AsyncHTTPClient(force_instance=True, max_clients=PROBES)
+        return self._probes
+
+    async def activity(self) -> Mapping[str, Use]:
         """See Routes."""
         try:
-            seen = {path: read_stamp(str(data["last_activity"])) for path, data in (await self._routes()).items()}
+            seen = {path: _use(data) for path, data in (await self._routes()).items()}
         except (KeyError, BadInput) as error:
             raise Unreachable("The proxy's list of routes cannot be read.") from error
         return MappingProxyType(seen)
@@ -161,6 +173,21 @@ class ProxyClient:
 
 def _route(path: str) -> str:
     return "/api/routes" + quote("/" + path.strip("/"), safe="@/~")
+
+
+def _use(data: Mapping[str, Any]) -> Use:
+    """Raises BadInput and KeyError."""
+    at = read_stamp(str(data["last_activity"]))
+    # A proxy of an older version does not tell acts apart.
+    return Use(at, read_stamp(str(data["last_act"])) if "last_act" in data else at, str(data.get("server_id", "")))
+
+
+def _reached(answer: HTTPResponse) -> dict[str, Any]:
+    """Raises TunnelError if the application was not."""
+    content = _json(answer)
+    if answer.code == 503:
+        raise TunnelError(str(content.get("message", "The application cannot be reached.")))
+    return content
 
 
 def _json(answer: HTTPResponse) -> dict[str, Any]:

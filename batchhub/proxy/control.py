@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from batchhub.core.ports import Clock
+from batchhub.core.ports import Answer, Clock
 from batchhub.proxy.book import AddRoute, Book, Change, EndSession, EndToken, read_route
 from batchhub.proxy.settings import ProxySettings
 
@@ -49,6 +49,9 @@ class Control(Protocol):
 
     def probe(self, fields: Mapping[str, Any], path: str) -> Awaitable[int]:
         """GET ``path`` from the target that a route's fields name: the HTTP status. Raises TunnelError and BadInput."""
+
+    def ask(self, path: str, fields: Mapping[str, Any], question: object) -> Awaitable[Answer]:
+        """Put a question (``proxy/question.py``) to the target that the fields of the route at ``path`` name. Raises TunnelError and BadInput."""
 
     def tunnels(self) -> Awaitable[Sequence[Mapping[str, Any]]]:
         """Each tunnel's cluster, kind and state."""

@@ -346,7 +346,7 @@ class Exchange:
             self.stage = Stage.ANSWERING
             self._status = head.status
             if head.status < 300:
-                self._touch()
+                self._touch(acted=self._head.method not in _REPEATABLE)
             if self._context.settings.standalone and self._route is not None:
                 head = redirected(head, self._head.host, self._route.target, self._context.settings.forwarding)
             extra = b"" if self._renew is None else b"Set-Cookie: %b\r\n" % self._renew.encode("latin-1")
@@ -458,9 +458,9 @@ class Exchange:
         """See Consumer."""
         self._client.release_request()
 
-    def _touch(self) -> None:
+    def _touch(self, *, acted: bool = False) -> None:
         if self._route is not None:
-            self._route.use.at = self._context.clock()
+            self._route.use.note(self._context.clock(), acted=acted)
 
     def _finish(self, status: int) -> None:
         if self.stage == Stage.OVER:

@@ -95,7 +95,7 @@ class Member:
         if name == "bye":
             self.report = Report(_numbers(content["counts"]))
         if name in {"seen", "bye"}:
-            self._note(content["at"])
+            self._note(content["seen"] if "seen" in content else content["at"])  # as one of the version before says it
 
     async def hear(self, seconds: float) -> None:
         """Ask how it is, which is kept in ``report``. Raises Unreachable, also for an answer that is none."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Protocol
 
-from batchhub.core.ports import Clock
+from batchhub.core.ports import Answer, Clock
 from batchhub.proxy.access import Tickets
 from batchhub.proxy.accesslog import AccessLog
 from batchhub.proxy.allocator import keep_freed_memory
@@ -23,6 +23,7 @@ from batchhub.proxy.errorpages import ErrorSource
 from batchhub.proxy.grants import by_token
 from batchhub.proxy.headers import TrustedProxies
 from batchhub.proxy.probe import probe
+from batchhub.proxy.question import put
 from batchhub.proxy.redirect import Redirects
 from batchhub.proxy.settings import ProxySettings
 from batchhub.proxy.tasks import Crew
@@ -253,6 +254,12 @@ class DataPlane:
         route = read_route("/", fields, context.clock())
         limit = context.settings.limits.head_bytes
         return await probe(context.opener, context.pool, route, path, deadline=PROBE_DEADLINE, head_limit=limit)
+
+    async def ask(self, path: str, fields: Mapping[str, Any], question: object) -> Answer:
+        """See :class:`~batchhub.proxy.control.Control`."""
+        context = self.context
+        route = read_route(path, fields, context.clock())
+        return await put(context.opener, context.pool, route, question, head_limit=context.settings.limits.head_bytes)
 
     def tunnels(self) -> list[dict[str, Any]]:
         """See Control."""

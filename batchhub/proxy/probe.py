@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from batchhub.core.errors import BadInput, TunnelError
-from batchhub.core.routes import canonical_path
-from batchhub.proxy.asking import Ear, asking
+from batchhub.core.errors import TunnelError
+from batchhub.proxy.asking import Ear, asking, read_path
 from batchhub.proxy.book import Route
 from batchhub.proxy.upstream import Opener, Pool
 from batchhub.proxy.wire import ResponseHead
@@ -25,11 +24,8 @@ async def probe(opener: Opener, pool: Pool, route: Route, path: str, *, deadline
 
     Raises TunnelError with the cause in words, and BadInput.
     """
-    plain, mark, query = path.partition("?")
-    if not query.isascii() or any(char <= " " for char in query):
-        raise BadInput("probe: the query holds characters that must be escaped.")
     target = route.target
-    where = target.prefix + canonical_path(plain).text + mark + query
+    where = target.prefix + read_path(path, "probe")[0]
     ear = _Status()
     try:
         async with (

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from batchhub.core.errors import ConfigError
-from batchhub.core.ports import Clock
+from batchhub.core.ports import Answer, Clock
 from batchhub.proxy.api import ApiServer
 from batchhub.proxy.book import Book, Change
 from batchhub.proxy.context import Context, Observer
@@ -146,6 +146,10 @@ class Proxy:
     async def probe(self, fields: Mapping[str, Any], path: str) -> int:
         """See Control."""
         return await self.plane.probe(fields, path)
+
+    async def ask(self, path: str, fields: Mapping[str, Any], question: object) -> Answer:
+        """See Control."""
+        return await self.plane.ask(path, fields, question)
 
     async def tunnels(self) -> Sequence[Mapping[str, Any]]:
         """See Control."""

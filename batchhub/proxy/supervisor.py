@@ -11,13 +11,14 @@ import asyncio
 import logging
 import signal
 import socket
+from base64 import b64decode
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from batchhub.core.errors import BadInput, ConfigError, HubError, Unreachable
-from batchhub.core.ports import Clock
+from batchhub.core.ports import Answer, Clock
 from batchhub.proxy.api import ApiServer
 from batchhub.proxy.book import Book, Change, DropOffer, read_change
 from batchhub.proxy.control import Calls, default_route, lasting
@@ -255,10 +256,14 @@ class Supervisor:
                 log.info("%s finishes what it has open and takes nothing new.", member)
                 member.drain(self.settings.drain.total_seconds())
 
-    def _note(self, at: Mapping[str, Any]) -> None:
+    def _note(self, seen: Mapping[str, Any]) -> None:
         """Routes were used, a worker says. It is the one that strangers talk to: nonsense from it must not end up in the control API."""
+        if not seen:
+            return
         try:
-            change = read_change({"do": "seen", "at": at}, self.clock())
+            # One of the version before, which drains after a reload, tells paths and times alone.
+            told = seen if isinstance(seen, dict) and "at" in seen else {"at": seen}
+            change = read_change({**told, "do": "seen"}, self.clock())
         except (BadInput, TypeError, AttributeError):
             log.error("What a worker says of the routes' use cannot be read.")  # noqa: TRY400
             return
@@ -315,15 +320,26 @@ class Supervisor:
 
     async def probe(self, fields: Mapping[str, Any], path: str) -> int:
         """See Control. The workers take turns."""
+        status = await self._next().link.ask("probe", _PROBE, fields=dict(fields), path=path)
+        if not isinstance(status, int):
+            raise BadInput("A worker's answer cannot be read.")
+        return status
+
+    async def ask(self, path: str, fields: Mapping[str, Any], question: object) -> Answer:
+        """See Control. The workers take turns."""
+        said = await self._next().link.ask("ask", _PROBE, path=path, fields=dict(fields), question=question)
+        try:
+            return Answer(int(said["status"]), b64decode(said["body"], validate=True))
+        except (KeyError, TypeError, ValueError) as error:
+            raise BadInput("A worker's answer cannot be read.") from error
+
+    def _next(self) -> Member:
+        """Whose turn it is. Raises Unreachable."""
         serving = [each for each in self._alive() if each.stage is Stage.SERVING]
         if not serving:
             raise Unreachable("No worker of the proxy serves at this moment.")
         self._turn += 1
-        chosen = serving[self._turn % len(serving)]
-        status = await chosen.link.ask("probe", _PROBE, fields=dict(fields), path=path)
-        if not isinstance(status, int):
-            raise BadInput("A worker's answer cannot be read.")
-        return status
+        return serving[self._turn % len(serving)]
 
     async def tunnels(self) -> Sequence[Mapping[str, Any]]:
         """See Control; each worker has its own."""

@@ -9,13 +9,14 @@ import asyncio
 import logging
 import signal
 import socket
+from base64 import b64encode
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
 from batchhub.core.errors import BadInput
 from batchhub.core.ports import Clock
-from batchhub.proxy.book import Activity, read_change, write_change
+from batchhub.proxy.book import Activity, Seen, read_change, write_change
 from batchhub.proxy.link import Link
 from batchhub.proxy.listeners import TRAFFIC, inherited
 from batchhub.proxy.plane import DataPlane, Parts
@@ -70,11 +71,13 @@ class Worker:
                 return self._serve(plane, content)
             case "report":
                 report = plane.report()
-                return {"counts": report.counts, "levels": report.levels, "seen": self._seen()}
+                return {"counts": report.counts, "levels": report.levels, "seen": self._seen() or {}}
             case "seen":
-                return self._seen()
+                return self._seen() or {}
             case "probe":
                 return plane.probe(content["fields"], content["path"])
+            case "ask":
+                return self._ask(plane, content)
             case "tunnels":
                 return plane.tunnels()
             case "certificate":
@@ -92,6 +95,10 @@ class Worker:
                 log.debug("The supervisor says %r, which this worker does not know.", name)
         return None
 
+    async def _ask(self, plane: DataPlane, content: Mapping[str, Any]) -> Mapping[str, Any]:
+        answer = await plane.ask(content["path"], content["fields"], content["question"])
+        return {"status": answer.status, "body": b64encode(answer.body).decode("ascii")}
+
     def _settle(self, content: Mapping[str, Any]) -> None:
         """The first word. Raises ConfigError."""
         self._plane = DataPlane(self._settings, self._parts, self._clock, clients=content["clients"])
@@ -108,23 +115,22 @@ class Worker:
         await plane.start(*(inherited(content[purpose]) for purpose in TRAFFIC))
         self._crew.spawn(self._tell(), "tell what was used")
 
-    def _seen(self) -> Mapping[str, Any]:
-        if self._activity is None:
-            return {}
-        at: Mapping[str, Any] = write_change(self._activity.news())["at"]
-        return at
+    def _seen(self) -> Mapping[str, Any] | None:
+        """What was used since this was asked last; ``None`` if nothing was."""
+        news = self._activity.news() if self._activity is not None else Seen({})
+        return write_change(news) if news.at else None
 
     async def _tell(self) -> None:
         while True:
             await asyncio.sleep(_TELL)
             seen = self._seen()
             if seen:
-                self._link.tell("seen", at=seen)
+                self._link.tell("seen", seen=seen)
 
     async def _leave(self, plane: DataPlane) -> None:
         await plane.drained.wait()
         report = plane.report()
-        self._link.tell("bye", counts=report.counts, at=self._seen())
+        self._link.tell("bye", counts=report.counts, seen=self._seen() or {})
         self.ended.set()
 
 

@@ -34,7 +34,7 @@ def server_model(view: ServerView, links: Links) -> dict[str, Any]:
     return {
         "name": server.name,
         "full_name": f"{server.user}/{server.name}",
-        "last_activity": None,
+        "last_activity": iso(server.active or server.answered or server.created),
         "started": iso(server.created),
         "pending": pending(view),
         "ready": is_ready(view),

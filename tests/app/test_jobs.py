@@ -124,6 +124,14 @@ def test_only_the_secrets_file_holds_the_secret() -> None:
     assert made.ready_path(SERVER).startswith("/user/alice/")
 
 
+def test_a_server_is_told_and_asked_below_its_own_path() -> None:
+    made = builder(hpc())
+    assert made.shutdown_path(SERVER) == "/user/alice/api/shutdown"
+    assert made.jupyter_path(SERVER) == "/user/alice/api/"
+    gone = replace(SERVER, profile="old")
+    assert (made.shutdown_path(gone), made.jupyter_path(gone)) == ("", ""), "it can be stopped all the same"
+
+
 def test_a_name_that_is_gone_from_the_configuration() -> None:
     with pytest.raises(ConfigError, match="There is no profile 'old'; known: lab"):
         builder(hpc()).script(replace(SERVER, profile="old"), "/h", "/h/d")

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from batchhub.app.site import load_authenticator, load_extension, make_dialect, over_https, read_site
+from batchhub.app.site import load_authenticator, load_extension, make_dialect, over_https, read_site, with_limits
 from batchhub.auth.dictionary import DictionaryAuthenticator
 from batchhub.config.clusters import ClusterSettings
-from batchhub.config.traits import BatchHub, Proxy
+from batchhub.config.traits import BatchHub, Culling, Proxy
 from batchhub.core.errors import ConfigError
 
 SOCKET = {"argv": [], "socket_argv": ["app", "--socket={socket}"], "scheme": ""}
@@ -26,6 +26,13 @@ def test_the_least_is_one_profile_with_jupyterlab() -> None:
     ]
     assert found.profile("jupyterlab") is found.profiles[0]
     assert found.cluster("hpc").scheduler == "slurm"
+
+
+def test_a_profiles_own_limits_win_over_the_sites() -> None:
+    profiles = [{"name": "a"}, {"name": "b", "idle_timeout": 0, "max_lifetime": "8h"}]
+    found = with_limits(site(profiles=profiles), Culling(idle_timeout=7200.0, max_lifetime=86400.0))
+    limits = [(profile.idle_timeout, profile.max_lifetime) for profile in found.profiles]
+    assert limits == [(7200.0, 86400.0), (0.0, 28800.0)]
 
 
 def test_several_clusters_and_no_profile_start_on_the_first() -> None:

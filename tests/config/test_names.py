@@ -35,7 +35,7 @@ def test_known_names_pass() -> None:
         (config(Proxi={"port": 1}), "c.Proxi: there is no such section; did you mean 'Proxy'?"),
         (
             config(Zzz={"port": 1}),
-            "known: Authenticator, BatchHub, Hub, Limits, Pages, Proxy, Sessions, Starting, Walltime, Watching.",
+            "known: Authenticator, BatchHub, Culling, Hub, Limits, Pages, Proxy, Sessions, Starting, Walltime, Watching.",
         ),
         (config(Proxy={"config": 1}), "there is no such setting"),
     ],

@@ -38,6 +38,13 @@ def test_units_are_as_people_write_them() -> None:
     assert fields["cores"].default == 4
 
 
+def test_limits_on_life_are_as_people_write_them_and_none_is_the_sites() -> None:
+    (profile,) = read({"name": "lab", "idle_timeout": "2h", "max_lifetime": 0})
+    assert (profile.idle_timeout, profile.max_lifetime) == (7200.0, 0.0)
+    (profile,) = read({"name": "lab"})
+    assert (profile.idle_timeout, profile.max_lifetime) == (None, None)
+
+
 def test_our_default_gives_way_to_the_sites_limits() -> None:
     fields = asked(walltime={"max": "30m"}, memory={"min": "4G"}, cores={"min": 2})
     assert fields["walltime"].default == 1800
@@ -94,6 +101,10 @@ def test_fixed() -> None:
         ({"name": "lab", "application": "rstudio"}, "application 'rstudio' is not defined; known: jupyterlab."),
         ({"name": "lab", "at_most": -1}, "profile 'lab': at_most = -1 is no number of servers; 0 is no limit."),
         ({"name": "lab", "at_most_each": "2"}, "at_most_each: '2' is not of type int."),
+        ({"name": "lab", "idle_timeout": "5"}, "profile 'lab', idle_timeout: '5' is not an amount"),
+        ({"name": "lab", "idle_timeout": 5}, "idle_timeout: 5 is not 10 seconds to 365 days; 0 is no limit."),
+        ({"name": "lab", "max_lifetime": -60}, "max_lifetime: -60 is not 10 seconds to 365 days"),
+        ({"name": "lab", "max_lifetime": True}, "max_lifetime: True is not an amount"),
         ({"name": "lab", "fields": []}, "profile 'lab': 'fields' is a table"),
         ({"name": "lab", "fixed": [1]}, "profile 'lab': 'fixed' is a table"),
         ({"name": "lab", "fields": {"cores": 4}}, "field 'cores': a table is expected, such as {max = 16}."),

@@ -54,10 +54,14 @@ Starting.cancel_again = 15.0
 Starting.first_word = 10.0
 Starting.requeue_grace = 60.0
 Starting.start_timeout = 300.0
+Starting.stop_grace = 10.0
 Limits.concurrent_starts = 100
 Limits.servers_each = 10
 Limits.starts_each = 20
 Limits.starts_minutes = 10.0
+Culling.cull_every = 60.0
+Culling.idle_timeout = 0.0
+Culling.max_lifetime = 0.0
 Walltime.save_before = 120.0
 Walltime.warn_before = 900.0
 """

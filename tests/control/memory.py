@@ -11,7 +11,7 @@ from batchhub.control.ports import JobFiles
 from batchhub.core.errors import Denied, FileMissing, SubmitAmbiguous, SubmitRejected, TunnelError, Unreachable
 from batchhub.core.handshake import Connection
 from batchhub.core.model import Endpoint, JobId, JobReport, JobState, Listing, QueueInfo, Server
-from batchhub.core.ports import Command, Completed, JobRequest, RouteTarget
+from batchhub.core.ports import Answer, Command, Completed, JobRequest, RouteTarget, Use
 
 T0 = datetime(2026, 11, 23, 8, 0, tzinfo=UTC)
 
@@ -245,6 +245,9 @@ class MemoryRoutes:
     status: int = 200
     published_count: int = 0
     keys: dict[str, str] = field(default_factory=dict)
+    answers: dict[str, Answer] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+    uses: dict[str, Use] = field(default_factory=dict)
 
     def _check(self) -> None:
         if self.down:
@@ -269,8 +272,16 @@ class MemoryRoutes:
             raise TunnelError("login1 cannot reach n1:4711: Connection refused")
         return self.status
 
-    async def activity(self) -> dict[str, datetime]:
-        return {}
+    async def ask(self, target: RouteTarget, path: str, *, method: str = "GET", deadline: float = 8.0) -> Answer:
+        self._check()
+        if self.blocked:
+            raise TunnelError("login1 cannot reach n1:4711: Connection refused")
+        self.asked.append(f"{method} {path}")
+        return self.answers.get(path.partition("?")[0], Answer(404))
+
+    async def activity(self) -> dict[str, Use]:
+        self._check()
+        return dict(self.uses)
 
     async def revoke_token(self, digest: str) -> None:
         raise NotImplementedError
@@ -295,10 +306,11 @@ class MemoryRoutes:
 
 
 class MemoryBuilder:
-    """Jobs without a site. ``dials_in``: they reach the proxy by themselves."""
+    """Jobs without a site. ``dials_in``: they reach the proxy by themselves. ``jupyter``: they can be told to end, and asked what they do."""
 
-    def __init__(self, *, dials_in: bool = False) -> None:
+    def __init__(self, *, dials_in: bool = False, jupyter: bool = False) -> None:
         self.dials_in = dials_in
+        self.jupyter = jupyter
 
     def offer_key(self, server: Server) -> str:
         return f"key-of-{server.id}-{server.generation}" if self.dials_in else ""
@@ -319,6 +331,12 @@ class MemoryBuilder:
         assert server.endpoint
         token = f"{self.token(server, server.generation)}-{server.nonce}"
         return RouteTarget(server.path, server.endpoint, server.user, server.id, authorization=f"token {token}")
+
+    def shutdown_path(self, server: Server) -> str:
+        return server.path + "api/shutdown" if self.jupyter else ""
+
+    def jupyter_path(self, server: Server) -> str:
+        return server.path + "api/" if self.jupyter else ""
 
     def ready_path(self, server: Server) -> str:
         return server.path + "api"

@@ -53,13 +53,14 @@ class World:
     cluster: MemoryCluster
     routes: MemoryRoutes
     dials_in: bool = False
+    jupyter: bool = False
 
     async def open(self) -> None:
         self.store = Store(f"sqlite:///{self.path}", clock=self.clock)
         await self.store.open()
         self.broadcast = Broadcast()
         transport = MemoryTransport(self.cluster)
-        builder = MemoryBuilder(dials_in=self.dials_in)
+        builder = self.builder = MemoryBuilder(dials_in=self.dials_in, jupyter=self.jupyter)
         self.poller = Poller(
             cluster="hpc",
             transport=transport,

@@ -90,14 +90,14 @@ down starting   finished   -> ended      collect notify
 down starting   absent     -> ended      collect notify
 down ready      waiting    -> stopping   withdraw cancel notify
 down ready      running    -> stopping   withdraw cancel notify
-down ready      answering  -> stopping   withdraw cancel notify
+down ready      answering  -> stopping   withdraw tell cancel notify
 down ready      overdue    -> stopping   withdraw cancel notify
 down ready      ending     -> stopping   withdraw notify
 down ready      finished   -> ended      withdraw collect notify
 down ready      absent     -> ended      withdraw collect notify
 down stopping   waiting    -> stopping   cancel
 down stopping   running    -> stopping   cancel
-down stopping   answering  -> stopping   cancel
+down stopping   answering  -> stopping   tell cancel
 down stopping   overdue    -> stopping   cancel
 down stopping   ending     -> stopping   -
 down stopping   finished   -> ended      collect notify

@@ -146,6 +146,18 @@ def test_a_detail_that_only_repeats_the_title_is_left_out() -> None:
     assert describe(replace(ended, words="NODE_FAIL"), None, None, NOW).detail == "NODE_FAIL"
 
 
+def test_a_stop_says_what_it_waits_for_and_an_end_whose_it_was() -> None:
+    down = row(Phase.STOPPING, want=Want.DOWN)
+    assert "is being cancelled" in describe(down, None, None, NOW).sentence
+    told = replace(down, told=NOW)
+    assert describe(told, None, None, NOW).sentence.startswith("The application was asked to end")
+    assert "is being cancelled" in describe(replace(told, cancel_tried=NOW), None, None, NOW).sentence
+    ended = row(Phase.ENDED, want=Want.DOWN, outcome=Outcome.STOPPED)
+    assert describe(ended, None, None, NOW).sentence == "Stopped as asked."
+    culled = describe(replace(ended, words="Not used for 3h."), None, None, NOW)
+    assert (culled.sentence, culled.detail) == ("Stopped.", "Not used for 3h.")
+
+
 def test_silence_is_told_and_changes_nothing_else() -> None:
     status = describe(row(Phase.READY), None, NOW, NOW + timedelta(minutes=1))
     assert "does not answer at the moment; nothing changes" in status.sentence

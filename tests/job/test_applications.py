@@ -45,6 +45,22 @@ def test_custom_commands() -> None:
         Application(name="x", title="X").check()
 
 
+def test_who_can_be_told_to_end_and_asked_what_it_does() -> None:
+    assert JUPYTERLAB.shutdown("/user/ann/x/") == "/user/ann/x/api/shutdown"
+    assert [app.name for app in BUILT_IN.values() if app.activity == "jupyter"] == ["jupyterlab", "notebook"]
+    assert CODE_SERVER.shutdown("/user/ann/") == ""
+    stripped = Application(
+        name="x", title="X", socket_argv=("x",), scheme="", strip_prefix=True, shutdown_path="{base_url}quit"
+    )
+    stripped.check()
+    assert stripped.shutdown("/user/ann/") == "/quit"
+    for path in ("quit", "http://x/", "/a b", "/x?y", "{base_url}{base_url}", "/{token}"):
+        with pytest.raises(BadInput, match="shutdown_path"):
+            Application(name="x", title="X", argv=("x",), shutdown_path=path).check()
+    with pytest.raises(BadInput, match="Jupyter keeps its base URL"):
+        Application(name="x", title="X", argv=("x",), strip_prefix=True, activity="jupyter").check()
+
+
 def test_job_files() -> None:
     files = job_files("#!/bin/bash\n", b"{}", b"{}")
     assert list(files) == ["job.sh", "launch.py", "launch.json", "secrets.json"]

@@ -11,7 +11,7 @@ import pytest
 
 from batchhub.core.errors import ConfigError, TunnelError, Unreachable
 from batchhub.core.model import Endpoint
-from batchhub.core.ports import Routes, RouteTarget
+from batchhub.core.ports import Routes, RouteTarget, Use
 from batchhub.proxy.client import CONCURRENCY, ProxyClient
 from batchhub.proxy.server import Proxy
 from batchhub.proxy.settings import Redirect
@@ -241,7 +241,7 @@ async def test_client(tmp_path: Path) -> None:
         )
         await as_port.publish(target)
         assert await as_port.published() == {"/": "", "/user/a b@c/": "abc"}
-        assert await as_port.activity() == {"/": NOW, "/user/a b@c/": NOW}
+        assert await as_port.activity() == {"/": Use(NOW, NOW), "/user/a b@c/": Use(NOW, NOW, "abc")}
         assert await as_port.probe(target, "/user/a/api?x=1") == 200
         assert app.requests[0].target == "/user/a/api?x=1"
         assert app.requests[0].header("authorization") == "token s"

@@ -20,6 +20,7 @@ from batchhub.proxy.book import (
     EndToken,
     MakeOffer,
     Seen,
+    Use,
     end_token,
     make_offer,
     read_change,
@@ -39,7 +40,7 @@ CHANGES: list[Change] = [
     EndToken(DIGEST, NOW + HOUR),
     MakeOffer("job1", KEY),
     MakeOffer("job2", KEY),
-    Seen({"/user/a b": NOW - HOUR, "/nowhere": NOW}),
+    Seen({"/user/a b": NOW - HOUR, "/nowhere": NOW}, {"/user/a b": NOW - 2 * HOUR}),
     DropRoute("/gone"),
     DropOffer("job2"),
 ]
@@ -304,9 +305,14 @@ def test_activity_is_told_once() -> None:
     activity.news()
     book.add(read_route("/b", {"target": "http://x"}, NOW + HOUR))
     assert activity.news().at == {"/b": NOW + HOUR}, "a route of the same name is another one"
+    route = book.routes.get("/b")
+    assert route is not None
+    activity.news()
+    route.use.acted = NOW + 2 * HOUR
+    assert activity.news().acted == {"/b": NOW + 2 * HOUR}
     # Going back in time is no news: reports may overtake each other.
-    book.apply(Seen({"/b": NOW}))
-    assert book.routes.get("/b").last_activity == NOW + HOUR  # type: ignore[union-attr]
+    book.apply(Seen({"/b": NOW}, {"/b": NOW}))
+    assert route.use == Use(NOW + HOUR, NOW + 2 * HOUR)
 
 
 def test_what_is_long_over_is_forgotten() -> None:

@@ -236,7 +236,7 @@ async def test_ten_thousand_routes(tmp_path: Path) -> None:
 
 async def test_use_of_a_route_is_told_by_the_worker_that_saw_it(tmp_path: Path) -> None:
     async with running(App(serve=talk)) as app, proxy(tmp_path, workers=2) as w:
-        await w.route("/open", app)
+        await w.route("/open", app, server_id="abc")
         sockets = await w.sockets_in_both("/open/ws")
 
         async def seen() -> str:
@@ -248,6 +248,13 @@ async def test_use_of_a_route_is_told_by_the_worker_that_saw_it(tmp_path: Path) 
                 await socket.echo()
         idle = (await w.api("GET", f"/api/routes?inactiveSince={await seen()}"))[1]
         assert list(idle) == ["/"]
+        before = (await w.api("GET", "/api/routes/open"))[1]["last_act"]
+        assert before < await seen(), "what comes through a WebSocket is no act"
+        reader, writer = await w.connect()
+        writer.write(b"POST /open/x HTTP/1.1\r\nHost: hub.test\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        assert parse(await reader.read())[0] == 200
+        writer.close()
+        assert (await w.api("GET", "/api/routes/open"))[1]["last_act"] > before
         for socket in sockets.values():
             socket.writer.close()
 
@@ -351,6 +358,11 @@ async def test_offers_and_what_else_the_control_api_says(tmp_path: Path) -> None
         status, answer = await w.api("POST", "/api/probe", {**probe, "target": "http://127.0.0.1:1"})
         assert (status, "cannot be reached" in answer["message"]) == (503, True)
         assert (await w.api("POST", "/api/probe", {**probe, "probe": "/\0"}))[0] == 400
+        question = {"target": probe["target"], "path": "/x", "ask": {"path": "/x/y", "method": "GET"}}
+        for _ in range(2):
+            assert await w.api("POST", "/api/ask", question) == (200, {"status": 200, "body": "b2s="})
+        assert (await w.api("POST", "/api/ask", {**question, "target": "http://127.0.0.1:1"}))[0] == 503
+        assert (await w.api("POST", "/api/ask", {**question, "path": "/z"}))[0] == 400
 
 
 async def test_a_worker_that_cannot_start_is_said_in_a_sentence(tmp_path: Path) -> None:

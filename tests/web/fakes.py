@@ -24,6 +24,7 @@ from batchhub.auth.xsrf import Xsrf
 from batchhub.control.service import FormView, HubService, ServerView
 from batchhub.core.errors import Conflict, Denied, HubError, NotFound
 from batchhub.core.forms import Choice, Field, FieldKind, Profile, check
+from batchhub.core.idleness import limits_of
 from batchhub.core.model import (
     JobId,
     JobReport,
@@ -117,7 +118,9 @@ class FakeHub(HubService):
         report = self.reports.get((row.user, row.name))
         seen = Observation(Truth.SEEN, self.clock(), report) if report else None
         offers = self.offered_times if row.phase is Phase.READY else ()
-        return ServerView(row, describe(row, seen, self.silent, self.clock()), offers=offers)
+        profile = next((profile for profile in self.offered if profile.name == row.profile), None)
+        status, limits = describe(row, seen, self.silent, self.clock()), limits_of(profile).sentence
+        return ServerView(row, status, offers=offers, limits=limits)
 
     def profiles(self) -> Sequence[Profile]:
         return self.offered

@@ -101,7 +101,9 @@ async def test_start_look_stop(site: Site, call: Program) -> None:
     assert (code, model["pending"], model["ready"], model["job_id"]) == (200, "spawn", False, "4711")
     assert model["progress_url"] == "/hub/api/users/ann/server/progress"
     assert await call("POST", "/users/ann/server", OPTIONS) == (202, b"")
-    site.hub.move("ann", phase=Phase.READY)
+    site.hub.move("ann", phase=Phase.READY, active=START + timedelta(hours=1))
+    assert model["last_activity"] == model["started"], "nobody could use it yet"
+    assert (await call("GET", "/users/ann/server"))[1]["last_activity"] > model["started"]
     assert (await call("POST", "/users/ann/server", OPTIONS))[0] == 400
     assert await call("DELETE", "/users/ann/server") == (202, b"")
     assert (await call("POST", "/users/ann/server", OPTIONS))[0] == 400

@@ -236,6 +236,19 @@ async def test_a_failure_tells_outcome_words_code_and_log(site: Site, ann: Brows
     assert (await ann.post("/hub/spawn/ann", **fields)).code == 303
 
 
+async def test_limits_and_last_use_are_told(site: Site, ann: Browser) -> None:
+    site.hub.offered = [replace(LAB, idle_timeout=7200.0)]
+    sentence = "The hub ends it after 2h without use."
+    await ann.get("/hub/spawn/ann")
+    ann.has(sentence)
+    site.hub.put("ann", phase=Phase.READY, active=START)
+    await ann.get("/hub/home")
+    ann.has("Last used", sentence)
+    site.hub.offered = [LAB]
+    await ann.get("/hub/home")
+    assert sentence not in ann.text
+
+
 async def test_a_calm_end_is_no_alarm(site: Site, ann: Browser) -> None:
     site.hub.put("ann", phase=Phase.ENDED, want=Want.DOWN, outcome=Outcome.STOPPED, started=START)
     await ann.get("/hub/spawn-pending/ann")

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from batchhub.control.service import FormView
 from batchhub.core.errors import Conflict, HubError, InvalidForm, NotFound, SubmitRejected
+from batchhub.core.idleness import limits_of
 from batchhub.core.model import Phase, Want
 from batchhub.web.base import Page, retry_after
 from batchhub.web.widgets import clusters_to_tell, initial, posted, problems, widgets
@@ -81,6 +82,7 @@ class SpawnPage(Page):
             rejected_title="The scheduler refused the job" if by_scheduler else "It was not started",
             rejected_words="These are its own words:" if by_scheduler else "",
             trouble=view.trouble,
+            ends=limits_of(view.profile).sentence,
             inspected_at=view.inspected_at,
         )
 
