@@ -15,6 +15,7 @@ from tornado.httpserver import HTTPServer
 
 from batchhub.app.dialling import Dialling, plan_dialling
 from batchhub.app.jobs import SiteJobBuilder
+from batchhub.app.orphans import grounds_of, orphan_settings
 from batchhub.app.reach import make_transport
 from batchhub.app.revocations import Revocations
 from batchhub.app.site import Site, make_dialect, over_https, with_limits
@@ -30,12 +31,14 @@ from batchhub.control.broadcast import Broadcast
 from batchhub.control.culling import Culler, CullSettings
 from batchhub.control.extension import Extendable, Extender
 from batchhub.control.launcher import Launcher
+from batchhub.control.orphans import Grounds, OrphanKeeper, OrphanSettings
 from batchhub.control.pace import Pace
 from batchhub.control.poller import Poller, PollerSettings
 from batchhub.control.reconciler import Cluster, Reconciler, ReconcilerSettings
 from batchhub.control.retention import Retention, RetentionSettings
 from batchhub.control.service import ClusterFacts, HubService, ServiceSettings
 from batchhub.control.stopping import StopSettings
+from batchhub.control.tagged import TaggedJobs
 from batchhub.control.tasks import Tasks
 from batchhub.control.walltime import DEFAULT_NOTICES, EndKeeper, Notices, Watched
 from batchhub.core.errors import HubError
@@ -70,6 +73,7 @@ class HubPlan:
     sessions: SessionSettings
     web: WebSettings
     culling: CullSettings = field(default_factory=CullSettings)
+    orphans: OrphanSettings = field(default_factory=OrphanSettings)
     dialling: Dialling | None = None
     notices: Notices = DEFAULT_NOTICES
     retention: RetentionSettings = field(default_factory=RetentionSettings)
@@ -118,6 +122,7 @@ def plan_hub(
             ),
         ),
         culling=CullSettings(every=culling.cull_every),
+        orphans=orphan_settings(watching),
         dialling=plan_dialling(proxy, state, site),
         notices=Notices(timedelta(seconds=walltime.warn_before), timedelta(seconds=walltime.save_before)),
         retention=RetentionSettings(newest=whole.keep_directories, age=timedelta(days=whole.keep_directory_days)),
@@ -153,6 +158,7 @@ class Hub:
         self._ends: EndKeeper
         self._retention: Retention
         self._culler: Culler
+        self._orphans: OrphanKeeper
         self._tasks = Tasks("hub")
         self._server: HTTPServer | None = None
         self.service = self._compose()
@@ -163,6 +169,7 @@ class Hub:
         facts: dict[str, ClusterFacts] = {}
         watched: dict[str, Watched] = {}
         extendable: dict[str, Extendable] = {}
+        grounds: dict[str, Grounds] = {}
         for cluster in plan.site.clusters:
             transport = self._transports[cluster.name] = make_transport(cluster, utc_now)
             dialect = make_dialect(cluster)
@@ -179,7 +186,9 @@ class Hub:
             watched[cluster.name] = Watched(poller, transport)
             most = read_most(cluster.extend_at_most)
             extendable[cluster.name] = Extendable(transport, dialect, poller, cluster.extended_by, most)
+            grounds[cluster.name] = grounds_of(poller, TaggedJobs(transport, dialect, self._builder))
             facts[cluster.name] = ClusterFacts(cluster.title or cluster.name, poller, _account_of(cluster))
+        self._orphans = OrphanKeeper(clusters=grounds, store=self.store, clock=utc_now, settings=plan.orphans)
         self._reconciler = Reconciler(
             clusters=clusters,
             store=self.store,
@@ -259,7 +268,13 @@ class Hub:
             guard=Xsrf(cookie_key),
             clock=utc_now,
         )
-        services = WebServices(hub=self.service, people=people, clock=utc_now, ticket_key=plan.state.key("tickets"))
+        services = WebServices(
+            hub=self.service,
+            people=people,
+            clock=utc_now,
+            ticket_key=plan.state.key("tickets"),
+            orphans=self._orphans.found,
+        )
         self._server = HTTPServer(make_app(services, plan.web), xheaders=True, max_body_size=MAX_BODY)
         self._server.listen(plan.listen[1], plan.listen[0])
         for poller in self._pollers.values():
@@ -268,8 +283,10 @@ class Hub:
         self._tasks.start(self._culler.run(), "culling")
         self._tasks.start(self._keep_house(), "house")
         self._tasks.start(self._retention.keep(), "retention")
+        self._tasks.start(self._orphans.keep(), "orphans")
         self._tasks.start(self._revocations.keep(), "revocations")
         self._reconciler.consider(await self.store.live_servers())
+        await self._reconciler.collect_again()
 
     async def _keep_house(self) -> None:
         while True:

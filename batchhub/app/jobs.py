@@ -14,12 +14,13 @@ from batchhub.app.site import Site, make_dialect
 from batchhub.config.clusters import ClusterSettings
 from batchhub.control.ports import JobFiles
 from batchhub.control.walltime import DEFAULT_NOTICES, Notices
-from batchhub.core import handshake
+from batchhub.core import handshake, proofs
 from batchhub.core.errors import BadInput, ConfigError
 from batchhub.core.forms import STANDARD, Profile
 from batchhub.core.handshake import Connection
 from batchhub.core.model import Endpoint, OptionValue, Server, ServerId, UserName
 from batchhub.core.ports import RouteTarget
+from batchhub.core.proofs import Facts
 from batchhub.core.walltime import TimeUp
 from batchhub.job.applications import Application
 from batchhub.job.context import JobContext
@@ -80,7 +81,9 @@ class SiteJobBuilder:
                 signal=profile.time_up.signal,
             ),
         )
-        return JobFiles(script, job_files(script, launch, self.secrets(server)))
+        # The secrets come last: what a requeued job reads is never older than what is signed.
+        files = job_files(script, launch, self.secrets(server))
+        return JobFiles(script, {proofs.PROOF: self.proof(server), **files})
 
     def notices(self, server: Server) -> Notices:
         """When the owner is warned of the end of the job's time, and when the job saves: the profile's word, else the site's."""
@@ -99,6 +102,25 @@ class SiteJobBuilder:
         keys = self._dial_in.keys(server)
         token = self.token(server, server.generation)
         return handshake.secrets_document(server.generation, token, keys.private if keys else "")
+
+    def proof(self, server: Server) -> bytes:
+        """``server.json``: the run's facts, signed."""
+        return proofs.proof_document(self._key, server)
+
+    def prove(self, data: bytes) -> Facts:
+        """The facts of a run that this hub signed. Raises BadInput, Denied."""
+        return proofs.read_proof(self._key, data)
+
+    def unfit(self, facts: Facts) -> str:
+        """Why a run of these facts could not go on under today's configuration; empty if it could."""
+        try:
+            cluster, profile = self._site.cluster(facts.cluster), self._site.profile(facts.profile)
+        except ConfigError as error:
+            return str(error)
+        if profile.cluster != cluster.name:
+            return f"Profile {profile.name!r} is on cluster {profile.cluster!r} now."
+        account = cluster.account.replace("{username}", facts.user)
+        return "" if account == facts.account else f"The account of {facts.user} is {account!r} now."
 
     def token(self, server: Server, generation: int) -> str:
         """The secret of one start."""

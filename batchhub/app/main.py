@@ -21,6 +21,7 @@ from batchhub.app.demo import Demo
 from batchhub.app.detached import keep_detached, reload_detached, start_detached, stop_detached
 from batchhub.app.hub import HubPlan, plan_hub, serve
 from batchhub.app.jobs import PREVIEW_ID, SiteJobBuilder
+from batchhub.app.orphans_command import OrphansCommand
 from batchhub.app.proxy_command import ProxyCommand
 from batchhub.app.reach import ask_directly
 from batchhub.app.site import load_authenticator, read_site
@@ -277,6 +278,7 @@ class BatchHubCommand(ServingCommand):
         "demo": (Demo, "Try it here: local queue, JupyterLab, one user, no root."),
         "render": (RenderCommand, "Print the job script that would be submitted."),
         "db": (DatabaseCommand, "Upgrade the database, or show its revision."),
+        "orphans": (OrphansCommand, "List jobs with our tag that no row knows."),
         "config": (ConfigCommand, "Generate or check a configuration."),
         "hash-password": (HashPasswordCommand, "Hash a password for DictionaryAuthenticator."),
     }

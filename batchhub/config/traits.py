@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from traitlets import Any, Bool, Dict, Float, Int, List, TraitError, Unicode, default, validate
+from traitlets import Any, Bool, Dict, Enum, Float, Int, List, TraitError, Unicode, default, validate
 from traitlets.config import Configurable
 
 
@@ -182,6 +182,27 @@ class Watching(Configurable):
         60.0,
         help="Seconds that a job which left the queue may lack a final record before it is called ended without one.",
     ).tag(config=True)
+
+    orphans = Enum(
+        ("report", "adopt", "cancel"),
+        "report",
+        help="What is done with jobs that bear our tag, are proven to be this hub's, and have no row in the database (after a restored "
+        "backup, say): report lists them for admins, adopt makes their servers again, cancel ends them. Others' are only ever listed.",
+    ).tag(config=True)
+    orphans_every = Float(
+        600.0, help="Seconds between two looks for such jobs; each lists all jobs of a cluster once. At least 1."
+    ).tag(config=True)
+    orphans_after = Float(
+        180.0, help="Seconds that such a job must have been there before anything is done about it."
+    ).tag(config=True)
+
+    @validate("orphans_every", "orphans_after")
+    def _check_orphans(self, proposal: dict[str, object]) -> object:
+        value, name = proposal["value"], getattr(proposal["trait"], "name", "")
+        least = 1.0 if name == "orphans_every" else 0.0
+        if not isinstance(value, float) or not least <= value <= 86400:
+            raise TraitError(f"Watching.{name}: {value!r} seconds are not between {least:g} and 86400.")
+        return value
 
     @validate("fast", "slow", "ceiling")
     def _check_pause(self, proposal: dict[str, object]) -> object:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from batchhub.control.ports import JobBuilder
 from batchhub.core.errors import BadInput, FileMissing, HubError
-from batchhub.core.handshake import Connection, ExitRecord, read_connection, read_exit
-from batchhub.core.model import JobId, Server
+from batchhub.core.handshake import MAX_BYTES, Connection, ExitRecord, read_connection, read_exit
+from batchhub.core.model import JobId, Server, ServerId
 from batchhub.core.ports import Dialect, JobRequest, Transport
+from batchhub.core.proofs import PROOF, Facts
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +25,8 @@ class Remains:
 
     exit: ExitRecord | None
     log_tail: str
+    whole: bool = True
+    """Whether all of it could be read, or is known not to be there."""
 
 
 class Launcher:
@@ -37,7 +40,7 @@ class Launcher:
     async def prepare(self, row: Server) -> tuple[str, str]:
         """Write the job directory; returns its path and the script. Raises Unreachable, NotFound, BadInput, TemplateProblem."""
         home = await self._transport.home(row.account)
-        directory = f"{home.rstrip('/')}/{JOBS_DIRECTORY}/{row.id}"
+        directory = job_directory(home, row.id)
         files = self._builder.build(row, home)
         await self._transport.make_directory(directory, row.account)
         for name, data in files.files.items():
@@ -50,6 +53,16 @@ class Launcher:
         done = await self._transport.run(self._dialect.submit(request), row.account)
         return self._dialect.read_submit(done)
 
+    async def place(self, row: Server) -> str:
+        """Where the job directory is. Raises Unreachable, NotFound."""
+        return job_directory(await self._transport.home(row.account), row.id)
+
+    async def named(self, row: Server) -> JobId | None:
+        """The newest job of the row's name and owner that the scheduler knows of. Raises Unreachable."""
+        done = await self._transport.run(self._dialect.find(row.job_name, row.account))
+        found = self._dialect.read_find(done)
+        return found[0].id if found else None
+
     async def cancel(self, row: Server) -> None:
         """Cancel its job. Raises Unreachable, Denied."""
         if row.job_id is None:
@@ -58,17 +71,25 @@ class Launcher:
             self._dialect.read_cancel(await self._transport.run(command, row.account))
 
     async def renew(self, row: Server) -> None:
-        """Write the secrets of the row's generation for the job's next start. Raises Unreachable."""
+        """Write the secrets of the row's generation for the job's next start. Raises Unreachable.
+
+        The proof goes first: it must name no older generation than the secrets that a start may read.
+        """
+        await self._transport.put(f"{row.directory}/{PROOF}", self._builder.proof(row), row.account)
         await self._transport.put(f"{row.directory}/secrets.json", self._builder.secrets(row), row.account)
+
+    async def proof(self, row: Server) -> Facts:
+        """What its directory proves of the run. Raises FileMissing, BadInput, Denied, Unreachable."""
+        return self._builder.prove(await self._transport.get(f"{row.directory}/{PROOF}", row.account, limit=MAX_BYTES))
 
     async def connection(self, row: Server) -> Connection:
         """What the job says about where it listens. Raises FileMissing (not yet), BadInput, Unreachable."""
         return read_connection(await self._transport.get(f"{row.directory}/connection.json", row.account, limit=8192))
 
     async def remains(self, row: Server) -> Remains:
-        """The exit record and the log's end, as far as they can be had."""
+        """The exit record and the log's end, as far as they can be had. Raises Unreachable."""
         record: ExitRecord | None = None
-        tail = ""
+        tail, whole = "", True
         if not row.directory:
             return Remains(None, "")
         try:
@@ -84,7 +105,13 @@ class Launcher:
             pass
         except HubError as error:
             log.warning("server %s: its log cannot be read: %s", row.id, error)
-        return Remains(record, tail)
+            whole = False
+        return Remains(record, tail, whole)
+
+
+def job_directory(home: str, server_id: ServerId) -> str:
+    """Where a run's files are."""
+    return f"{home.rstrip('/')}/{JOBS_DIRECTORY}/{server_id}"
 
 
 def readable_tail(data: bytes) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from batchhub.core.handshake import Connection
 from batchhub.core.model import Endpoint, Server, ServerId
 from batchhub.core.ports import RouteTarget
+from batchhub.core.proofs import Facts
 from batchhub.core.quota import Standing
 
 
@@ -39,10 +40,29 @@ class ServerStore(Protocol):
     def all_current(self, *, live_only: bool, offset: int, limit: int) -> Awaitable[tuple[Sequence[Server], int]]:
         """A page of everybody's newest runs, and how many there are."""
 
+    def uncollected(self, since: datetime) -> Awaitable[Sequence[Server]]:
+        """Runs that have ended since then, were given to a scheduler, and of which no log is kept."""
+
     def update(
         self, server_id: ServerId, change: Callable[[Server], Server | None], *, kind: str = "", by: str = ""
     ) -> Awaitable[Server]:
         """Load, change, save in one transaction; ``None`` leaves the row alone. Returns the row as it is then."""
+
+
+class OrphanStore(Protocol):
+    """The transactions on jobs that no row knew."""
+
+    def live_servers(self, cluster: str | None = None) -> Awaitable[Sequence[Server]]:
+        """Every run that has not ended."""
+
+    def server(self, server_id: ServerId) -> Awaitable[Server]:
+        """Raises NotFound."""
+
+    def add_server(self, server: Server) -> Awaitable[Server]:
+        """Save a run. Raises Conflict if the person has a live one of that name, or there is one of that id."""
+
+    def add_event(self, server_id: ServerId, kind: str, words: str) -> Awaitable[None]:
+        """Record what happened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +81,15 @@ class JobBuilder(Protocol):
 
     def secrets(self, server: Server) -> bytes:
         """``secrets.json`` for the server's current generation."""
+
+    def proof(self, server: Server) -> bytes:
+        """``server.json``: the run's facts, signed, by which its job is known for ours without a row."""
+
+    def prove(self, data: bytes) -> Facts:
+        """The facts of a run that this hub signed. Raises BadInput, Denied."""
+
+    def unfit(self, facts: Facts) -> str:
+        """Why a run of these facts could not go on under today's configuration; empty if it could."""
 
     def token(self, server: Server, generation: int) -> str:
         """The server's own secret of a generation."""

@@ -19,6 +19,7 @@ from batchhub.control.launcher import Launcher
 from batchhub.control.offering import OfferKeeper
 from batchhub.control.poller import Poller
 from batchhub.control.ports import JobBuilder, ServerStore
+from batchhub.control.recovery import COLLECT_AGAIN, Recovery, Uncollected
 from batchhub.control.routing import RouteKeeper
 from batchhub.control.steps import NO_RECORD, step
 from batchhub.control.stopping import Stopper, StopSettings
@@ -115,6 +116,8 @@ class Reconciler:
             settings=settings.stop,
         )
         self._silent: dict[ServerId, datetime] = {}
+        self._uncollected = Uncollected()
+        self._recovery = Recovery(store, clock())
         self._closed = False
 
     # ------------------------------------------------ the queue
@@ -234,11 +237,13 @@ class Reconciler:
             row = await self._act(action, row, cluster)
         if row.phase is Phase.ENDED and before.phase is not Phase.ENDED:
             await self._offers.withdraw(row)
+        elif row.phase is Phase.ENDED and self._uncollected.expects(row.id):
+            await self._collect(row, cluster)
 
     async def _act(self, action: Action, row: Server, cluster: Cluster) -> Server:
         match action:
             case Action.SUBMIT:
-                return await self._submit(row, cluster)
+                return await self._known(row, cluster) or await self._submit(row, cluster)
             case Action.RENEW:
                 return await self._renew(row, cluster)
             case Action.REACH:
@@ -312,6 +317,27 @@ class Reconciler:
         self._broadcast.tell(row.id, row.user)
         return row
 
+    async def _known(self, row: Server, cluster: Cluster) -> Server | None:
+        """Follow a job that the row did not know; ``None`` if there is none, and it is to be submitted."""
+        try:
+            job_id = await self._recovery.submitted_before(row, cluster.launcher)
+            if job_id is None:
+                return None
+            directory, now = await cluster.launcher.place(row), self._clock()
+        except Unreachable as error:
+            self.later(row.id, self._settings.submit_again)
+            return await self._say(row, str(error))
+
+        def found(current: Server) -> Server | None:
+            if current.job_id is not None or current.phase is not Phase.REQUESTED:
+                return None
+            return replace(current, directory=directory, job_id=job_id, submit_tried=now, submit_count=1, words="")
+
+        row = await self._store.update(row.id, found, kind="found")
+        log.warning("server %s of %s is job %s, which its row did not know", row.id, row.user, job_id)
+        cluster.poller.wake()
+        return row
+
     async def _refuse(self, row: Server, words: str) -> Server:
         row = await self._store.update(
             row.id, lambda current: replace(current, outcome=Outcome.REFUSED, words=words), kind="refused"
@@ -345,6 +371,8 @@ class Reconciler:
             return await self._say(row, str(error))
         except HubError as error:
             return await self._say(self._not_yet(row, 2.0), str(error))
+        if connection.generation > row.generation:
+            row = await self._recovery.caught_up(row, cluster.launcher)
         return await self.connected(row, connection)
 
     async def connected(self, row: Server, connection: Connection) -> Server:
@@ -432,7 +460,12 @@ class Reconciler:
             remains = await cluster.launcher.remains(row)
         except HubError as error:
             log.warning("server %s: what its job left cannot be read: %s", row.id, error)
+            self._collect_later(row)
             return row
+        if remains.whole:
+            self._uncollected.done(row.id)
+        else:
+            self._collect_later(row)
 
         def note(current: Server) -> Server | None:
             after = replace(current, log_tail=remains.log_tail or current.log_tail)
@@ -445,6 +478,18 @@ class Reconciler:
             return after if after != current else None
 
         return await self._store.update(row.id, note, kind="collect")
+
+    def _collect_later(self, row: Server) -> None:
+        delay = self._uncollected.missed(row)
+        if delay is not None:
+            self.later(row.id, delay)
+
+    async def collect_again(self) -> None:
+        """After a start: fetch what runs left that ended a short time ago and of which nothing was fetched. Raises StoreUnavailable."""
+        rows = await self._store.uncollected(self._clock() - COLLECT_AGAIN)
+        for row in rows:
+            self._uncollected.expect(row.id)
+        self.look(row.id for row in rows)
 
     # ------------------------------------------------ the proxy
 

@@ -269,7 +269,7 @@ def _dump(document: Mapping[str, object]) -> bytes:
 def read_connection(data: bytes) -> Connection:
     """Read ``connection.json`` or a callback's body. Raises BadInput."""
     fields = ("version", "host", "addresses", "port", "socket", "pid", "nonce", "generation", "time")
-    found = _load("connection.json", data, fields)
+    found = load_document("connection.json", data, fields)
     host = _text("host", found["host"], 254)
     if not _HOST.fullmatch(host):
         raise BadInput("connection.json: host is not a host name.")
@@ -299,7 +299,7 @@ def read_connection(data: bytes) -> Connection:
 
 def read_exit(data: bytes) -> ExitRecord:
     """Read ``exit.json``. Raises BadInput."""
-    found = _load("exit.json", data, ("version", "code", "signal", "word", "time"))
+    found = load_document("exit.json", data, ("version", "code", "signal", "word", "time"))
     code, signal = found["code"], found["signal"]
     return ExitRecord(
         code=None if code is None else _number("code", code, 0, 255),
@@ -309,13 +309,14 @@ def read_exit(data: bytes) -> ExitRecord:
     )
 
 
-def _load(name: str, data: bytes, fields: Sequence[str]) -> dict[str, object]:
+def load_document(name: str, data: bytes, fields: Sequence[str]) -> dict[str, object]:
+    """A document of a job's directory: an object of exactly these fields, of our version, each once. Raises BadInput."""
     if len(data) > MAX_BYTES:
         raise BadInput(f"{name} is longer than {MAX_BYTES} bytes.")
     try:
         found = json.loads(data.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
-        raise BadInput(f"{name} is not the JSON that launch.py writes.") from error
+        raise BadInput(f"{name} is not the JSON that BatchHub writes.") from error
     if not isinstance(found, dict) or set(found) != set(fields):
         raise BadInput(f"{name} must hold exactly {', '.join(fields)}.")
     if type(found["version"]) is not int or found["version"] != VERSION:

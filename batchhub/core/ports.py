@@ -133,6 +133,20 @@ class Dialect(Protocol):
     def read_accounting(self, done: Completed, jobs: Sequence[JobId]) -> Mapping[JobId, JobReport]:
         """The newest record of each; a job without one is absent from the answer. Raises Unreachable."""
 
+    def tagged(self, prefix: str) -> Command:
+        """One question for the live jobs of all users whose name begins so.
+
+        The service account asks; where a site hides jobs from others (Slurm's PrivateData, PBS's query_other_jobs) it is answered for
+        its own alone.
+        """
+
+    def read_tagged(self, done: Completed, prefix: str) -> Sequence[JobReport]:
+        """Those jobs with their names, and their users where the answer holds them whole. Raises Unreachable.
+
+        Names are free text, in which somebody may have written a whole row: what stands here is a hint, to be asked for again by
+        :meth:`find` before anything is done about it. A row that cannot be read is left out.
+        """
+
     def cancel(self, jobs: Sequence[JobId]) -> Sequence[Command]:
         """Cancel the jobs, in as many commands as is safe."""
 

@@ -45,6 +45,8 @@ def parser() -> argparse.ArgumentParser:
     find = verbs.add_parser("find", help="jobs of a name, newest first")
     find.add_argument("--name", required=True)
     find.add_argument("--user", default="")
+    live = verbs.add_parser("live", help="jobs that have not ended whose name begins so, newest first")
+    live.add_argument("--prefix", default="")
     verbs.add_parser("info", help="slots and load").add_argument("--slots", type=int, default=0)
     return top
 
@@ -204,6 +206,9 @@ def answer(options: argparse.Namespace) -> list[dict[str, object]]:
         return [extend_one(spool, job, options.walltime) for job in options.ids]
     if options.verb == "info":
         return [info(spool, options.slots)]
+    if options.verb == "live":
+        entries = [entry for entry in spool.entries() if not entry.over and entry.name.startswith(options.prefix)]
+        return [shown(spool, entry) for entry in reversed(entries)]
     found = [entry for entry in spool.entries() if entry.name == options.name and options.user in {"", entry.user}]
     return [shown(spool, entry) for entry in reversed(found)]
 

@@ -92,6 +92,16 @@ class Local:
             raise Unreachable("The local queue's answer cannot be read.")
         return tuple(report for report in reports if report is not None)
 
+    def tagged(self, prefix: str) -> Command:
+        """Everybody's live jobs of such a name, as far as the spool is shared."""
+        return self._command("live", f"--prefix={prefix}")
+
+    def read_tagged(self, done: Completed, prefix: str) -> Sequence[JobReport]:
+        """Newest first. Raises Unreachable."""
+        rows, _ = self._answer(done)
+        reports = [report for row in rows if (report := _report(row)) is not None]
+        return tuple(report for report in reports if report.name.startswith(prefix) and not report.state.terminal)
+
     def status(self, jobs: Sequence[JobId]) -> Command:
         """One question for all the jobs."""
         return self._command("status", *base.check_ids(jobs, _ID))

@@ -78,6 +78,18 @@ class Lsf:
             raise Unreachable("bjobs printed a row that cannot be read, or nothing at all.")
         return sorted(rows.found.values(), key=lambda report: int(report.id.partition("[")[0]), reverse=True)
 
+    def tagged(self, prefix: str) -> Command:
+        """The wide table of everybody's unfinished jobs, which both flavours have; openlava cannot choose names by their beginning."""
+        chosen = ("-J", f"{prefix}*") if self.flavour == "lsf" else ()
+        return self._ask("bjobs", "-u", "all", "-w", "-noheader", *chosen)
+
+    def read_tagged(self, done: Completed, prefix: str) -> Sequence[JobReport]:
+        """Rows that are no jobs of ours may be as odd as they like."""
+        require_bjobs(done)
+        found = read_rows(done.out).found.values()
+        live = [job for job in found if job.name.startswith(prefix) and not job.state.terminal]
+        return sorted(live, key=lambda job: int(job.id.partition("[")[0]))
+
     def status(self, jobs: Sequence[JobId]) -> Command:
         """One ``bjobs``. Raises BadInput for no ids: that would be a question about somebody's every job."""
         return self._ask("bjobs", "-u", "all", "-a", *self._form(), *check_ids(jobs, _ID))

@@ -23,6 +23,7 @@ from batchhub.schedulers.pbs_words import (
     read_cancelled,
     read_selected,
     read_submitted,
+    read_table,
     require_qstat,
     same_job,
 )
@@ -73,6 +74,15 @@ class Pbs:
     def read_find(self, done: Completed) -> Sequence[JobReport]:
         """Reports that hold an id and the state UNKNOWN, as ``qselect`` prints no more: the next status question tells it."""
         return _found(done)
+
+    def tagged(self, prefix: str) -> Command:
+        """The short table of all jobs: ``qselect`` can choose by whole names only, and a full listing is ten times as long."""
+        del prefix
+        return _command((_path(self.bin_dir, "qstat"),), self.server, self.status_deadline)
+
+    def read_tagged(self, done: Completed, prefix: str) -> Sequence[JobReport]:
+        """Without users, whose column is cut; the ids are numbers alone, as that column is cut too."""
+        return read_table(done, prefix)
 
     def status(self, jobs: Sequence[JobId]) -> Command:
         """One ``qstat -f -F json``. Raises BadInput for no ids: that would be a question about everybody's jobs.
@@ -164,6 +174,15 @@ class Torque:
     def read_find(self, done: Completed) -> Sequence[JobReport]:
         """Reports that hold an id and the state UNKNOWN; the next status question tells it."""
         return _found(done)
+
+    def tagged(self, prefix: str) -> Command:
+        """The short table of all jobs: ``qselect`` can choose by whole names only, and a full listing is ten times as long."""
+        del prefix
+        return _command((_path(self.bin_dir, "qstat"),), self.server, self.status_deadline)
+
+    def read_tagged(self, done: Completed, prefix: str) -> Sequence[JobReport]:
+        """Without users, whose column is cut; the ids are numbers alone, as that column is cut too."""
+        return read_table(done, prefix)
 
     def status(self, jobs: Sequence[JobId]) -> Command:
         """One ``qstat -x``, which prints XML here. Raises BadInput for no ids."""

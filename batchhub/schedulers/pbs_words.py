@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from batchhub.core.errors import Denied, SubmitAmbiguous, SubmitRejected, Unreachable
-from batchhub.core.model import JobId
+from batchhub.core.model import JobId, JobReport, JobState
 from batchhub.core.ports import Completed
 from batchhub.schedulers.base import complaints, first_line, require_answer, require_command, shorten, words_of
 
@@ -39,6 +39,11 @@ _TROUBLE = re.compile(
 # 15007 read as a code is "not allowed", and 15008… the network's; these exit codes mean trouble whatever was printed.
 _TROUBLE_CODES = frozenset({160, 162, 171, 183, 185, 212})
 _HOOK_REFUSED = 32
+# ``Job id  Name  User  Time Use  S  Queue``, the ids cut to their column.
+_TABLE_ROW = re.compile(
+    r"(?P<number>\d{1,18})(?:\.\S*)?\s+(?P<name>\S{1,64})\s+\S+\s+\S+\s+(?P<state>[A-Z])\s+\S+", re.ASCII
+)
+_OVER = frozenset("CFX")
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +155,21 @@ def read_selected(done: Completed, program: str = "qselect") -> tuple[JobId, ...
     if not found and complaints(done.err):
         raise Unreachable(f"qselect: {first_line(done.err)}")
     return tuple(JobId(line) for line in sorted(found, key=sequence, reverse=True))
+
+
+def read_table(done: Completed, prefix: str) -> tuple[JobReport, ...]:
+    """The live jobs of ``qstat``'s short table whose name begins so; of each its number, name and nothing more. Raises Unreachable.
+
+    The name's column holds fifteen characters, as many as ours have. An empty table is an empty answer: nothing at all is printed then.
+    """
+    require_qstat(done)
+    found: dict[JobId, JobReport] = {}
+    for line in done.out.splitlines():
+        row = _TABLE_ROW.fullmatch(line.rstrip())
+        if row is not None and row["name"].startswith(prefix) and row["state"] not in _OVER:
+            job = JobId(row["number"])
+            found[job] = JobReport(job, JobState.UNKNOWN, raw_state=row["state"], name=row["name"])
+    return tuple(found[job] for job in sorted(found, key=sequence))
 
 
 def sequence(job: str) -> int:

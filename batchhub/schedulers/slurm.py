@@ -47,6 +47,7 @@ _SQUEUE_COLUMNS = {
     "priority": "%Q",
     "reason": "%r",  # the only free text goes last
 }
+_TAGGED_COLUMNS = {"id": "%i", "word": "%T", "user": "%u", "submit": "%V", "name": "%j"}
 _SACCT_COLUMNS = {
     "id": "JobID",
     "word": "State",
@@ -192,6 +193,26 @@ class Slurm:
         suffix = f";{self.cluster}" if self.cluster else ""
         kept = [replace(job, id=JobId(job.id + suffix)) for job in found if not _left_by_refusal(job)]
         return sorted(kept, key=lambda job: (job.submitted or _LONG_AGO, _number(job.id)), reverse=True)
+
+    def tagged(self, prefix: str) -> Command:
+        """Everybody's live jobs, which is squeue's default: it can choose by whole names only. The name, free text, goes last."""
+        del prefix
+        columns = SEPARATOR.join(_TAGGED_COLUMNS.values())
+        return self._ask("squeue", "--noheader", f"--format={columns}")
+
+    def read_tagged(self, done: Completed, prefix: str) -> Sequence[JobReport]:
+        """Oldest first."""
+        self._require_clean(done, "squeue")
+        suffix = f";{self.cluster}" if self.cluster else ""
+        found: dict[JobId, JobReport] = {}
+        for row in rows(done.out, tuple(_TAGGED_COLUMNS), []):
+            if not row["name"].startswith(prefix):
+                continue
+            for _, job in read_rows([row], []):
+                if not job.state.terminal:
+                    name = shorten(row["name"], 64)
+                    found[job.id] = replace(job, id=JobId(job.id + suffix), name=name)
+        return sorted(found.values(), key=lambda job: _number(job.id))
 
     # ------------------------------------------------------------ status
 

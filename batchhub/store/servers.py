@@ -83,6 +83,13 @@ def live(session: Session, cluster: str | None) -> tuple[Server, ...]:
     return tuple(_read(row) for row in rows)
 
 
+def uncollected(session: Session, since: datetime) -> tuple[Server, ...]:
+    """Runs that have ended since then, were given to a scheduler, and of which no log is kept; at most a thousand, the newest."""
+    given = (ServerRow.phase == Phase.ENDED, ServerRow.since >= since, ServerRow.submit_tried.is_not(None))
+    wanted = select(ServerRow).where(*given, ServerRow.log_tail == "", ServerRow.directory != "")
+    return _all(session, wanted.order_by(ServerRow.seq.desc()).limit(1000))
+
+
 def newest_of_all(session: Session, limit: int, offset: int, *, live_only: bool) -> tuple[tuple[Server, ...], int]:
     """A page of the newest runs of each name of each user, by user and name, and how many there are in all."""
     if live_only:

@@ -105,6 +105,10 @@ class Store:
         """Every run that has not ended, of one cluster or of all, oldest first."""
         return await self._read(servers.live, cluster)
 
+    async def uncollected(self, since: datetime) -> tuple[Server, ...]:
+        """Runs that have ended since then, were given to a scheduler, and of which no log is kept."""
+        return await self._read(servers.uncollected, since)
+
     async def all_current(
         self, *, live_only: bool = False, offset: int = 0, limit: int = 100
     ) -> tuple[tuple[Server, ...], int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal, Protocol
@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 from prometheus_client import REGISTRY, CollectorRegistry
 from tornado.web import RequestHandler
 
+from batchhub.control.orphans import Orphan
 from batchhub.control.service import HubService
 from batchhub.core.hosts import Origin
 from batchhub.core.model import UserName
@@ -99,6 +100,8 @@ class WebServices:
     clock: Clock
     ticket_key: bytes = field(repr=False)
     registry: CollectorRegistry = REGISTRY
+    orphans: Callable[[], Sequence[Orphan]] = tuple
+    """Jobs that no row knows, as they were found last."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,9 @@ from batchhub.core.errors import Denied, FileMissing, SubmitAmbiguous, SubmitRej
 from batchhub.core.handshake import Connection
 from batchhub.core.model import Endpoint, JobId, JobReport, JobState, Listing, QueueInfo, Server
 from batchhub.core.ports import Answer, Command, Completed, JobRequest, RouteTarget, Use
+from batchhub.core.proofs import PROOF, Facts, proof_document, read_proof
 
+KEY = b"k" * 32
 T0 = datetime(2026, 11, 23, 8, 0, tzinfo=UTC)
 
 
@@ -53,6 +55,9 @@ class MemoryCluster:
     hide: int = 0
     refuse: str = ""
     lose_answer: bool = False
+    lose_submits: int = 0
+    fail_cancels: int = 0
+    files_away: bool = False
     next_id: int = 100
     asked_as: dict[str, str | None] = field(default_factory=dict)
     removed: list[tuple[str, str]] = field(default_factory=list)
@@ -115,6 +120,14 @@ class MemoryCluster:
         gone = frozenset(jobs) - set(self.jobs) if self.says_gone else frozenset()
         return Listing(found, frozenset(gone))
 
+    def tagged(self, prefix: str) -> Command:
+        return Command(("tagged", prefix))
+
+    def read_tagged(self, done: Completed, prefix: str) -> list[JobReport]:
+        if done.code:
+            raise Unreachable(done.err)
+        return [replace(job.report, name=job.name) for job in self.jobs.values() if job.name.startswith(prefix)]
+
     def accounting(self, jobs) -> Command | None:
         return Command(("accounting", *jobs)) if self.has_accounting else None
 
@@ -169,6 +182,9 @@ class MemoryTransport:
         cluster = self.cluster
         if cluster.refuse:
             return Completed(1, "", cluster.refuse)
+        if cluster.lose_submits:
+            cluster.lose_submits -= 1
+            return Completed(None, timed_out=True)
         cluster.next_id += 1
         job_id = JobId(str(cluster.next_id))
         report = JobReport(job_id, JobState.PENDING, "PENDING", "Priority", user=words[1])
@@ -183,9 +199,12 @@ class MemoryTransport:
     def _status(self, words: list[str]) -> Completed:
         return Completed(0)
 
-    _accounting = _inspect = _status
+    _accounting = _inspect = _tagged = _status
 
     def _cancel(self, words: list[str]) -> Completed:
+        if self.cluster.fail_cancels:
+            self.cluster.fail_cancels -= 1
+            return Completed(1, "", "Unable to contact slurm controller (connect failure)")
         for word in words:
             if JobId(word) in self.cluster.jobs:
                 self.cluster.end(JobState.CANCELLED)
@@ -219,6 +238,8 @@ class MemoryTransport:
 
     async def get(self, path: str, user: str, limit: int = 65536) -> bytes:
         self._check()
+        if self.cluster.files_away:
+            raise Unreachable("The home directories are not there.")
         try:
             return self.cluster.files[path][:limit]
         except KeyError:
@@ -311,12 +332,22 @@ class MemoryBuilder:
     def __init__(self, *, dials_in: bool = False, jupyter: bool = False) -> None:
         self.dials_in = dials_in
         self.jupyter = jupyter
+        self.unfit_words = ""
 
     def offer_key(self, server: Server) -> str:
         return f"key-of-{server.id}-{server.generation}" if self.dials_in else ""
 
     def build(self, server: Server, home: str) -> JobFiles:
-        return JobFiles("#!/bin/sh\n", {"secrets.json": self.secrets(server)})
+        return JobFiles("#!/bin/sh\n", {PROOF: self.proof(server), "secrets.json": self.secrets(server)})
+
+    def proof(self, server: Server) -> bytes:
+        return proof_document(KEY, server)
+
+    def prove(self, data: bytes) -> Facts:
+        return read_proof(KEY, data)
+
+    def unfit(self, facts: Facts) -> str:
+        return self.unfit_words
 
     def secrets(self, server: Server) -> bytes:
         return json.dumps({"generation": server.generation}).encode()

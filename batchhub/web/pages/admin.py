@@ -32,6 +32,7 @@ class AdminPage(Page):
         self.page(
             "admin.html",
             views=views,
+            orphans=self.web.services.orphans(),
             q=query,
             live_only=live_only,
             caption=f"{offset + 1}–{last} of {total}" if views else "",
