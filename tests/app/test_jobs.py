@@ -12,7 +12,7 @@ from batchhub.app.jobs import SiteJobBuilder, _context
 from batchhub.app.site import Site
 from batchhub.config.clusters import ClusterSettings
 from batchhub.control.walltime import Notices
-from batchhub.core.errors import BadInput, ConfigError
+from batchhub.core.errors import BadInput, ConfigError, Denied
 from batchhub.core.forms import Profile
 from batchhub.core.handshake import Connection, start_token
 from batchhub.core.hosts import read_origin
@@ -225,3 +225,24 @@ def test_what_the_job_is_told_of_its_end_and_when_its_owner_is_warned() -> None:
     ]
     gone = replace(SERVER, profile="taken out")
     assert made.notices(gone) == site
+
+
+def test_a_job_directory_proves_whose_it_is_before_it_holds_its_secret() -> None:
+    made = builder(hpc(account="{username}_hpc"))
+    files = made.build(SERVER, "/home/alice").files
+    names = list(files)
+    assert names.index("server.json") < names.index("secrets.json")
+    facts = made.prove(files["server.json"])
+    assert (facts.id, facts.account, facts.generation) == (SERVER.id, "alice_hpc", 3)
+    assert made.unfit(facts) == ""
+    assert made.token(SERVER, 3) not in files["server.json"].decode()
+    with pytest.raises(Denied):
+        builder(hpc(), bytes(31) + b"1").prove(files["server.json"])
+
+
+def test_facts_that_the_configuration_has_outgrown() -> None:
+    made = builder(hpc(account="{username}_hpc"))
+    facts = made.prove(made.proof(SERVER))
+    assert "no cluster 'old'" in made.unfit(replace(facts, cluster="old"))
+    assert "no profile 'old'" in made.unfit(replace(facts, profile="old"))
+    assert "'alice' now" in builder(hpc()).unfit(facts)

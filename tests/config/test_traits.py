@@ -108,3 +108,12 @@ def test_a_scheduler_is_not_asked_too_often(name: str) -> None:
 def test_pauses_that_contradict_each_other(odd: dict[str, float]) -> None:
     with pytest.raises(TraitError, match="each be at least the one before it"):
         Watching(**odd)
+
+
+def test_what_is_done_with_orphans_is_one_of_three_words() -> None:
+    with pytest.raises(TraitError, match="adopt"):
+        Watching(orphans="adobt")
+    for name, value in (("orphans_every", 0.5), ("orphans_every", 90_000.0), ("orphans_after", -1.0)):
+        with pytest.raises(TraitError, match=rf"Watching\.{name}"):
+            Watching(**{name: value})
+    Watching(orphans="cancel", orphans_every=1.0, orphans_after=0.0)

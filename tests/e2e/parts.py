@@ -109,6 +109,7 @@ c.Hub.port = {self.hub_port}
 c.Starting.first_word = 60.0
 """
         self.config.write_text(own + config)
+        self.hub_module = "batchhub"
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     @property
@@ -124,7 +125,8 @@ c.Starting.first_word = 60.0
 
     def spawn(self, name: str) -> None:
         """Start ``hub`` or ``proxy``."""
-        argv = [*self.prefix, sys.executable, "-m", "batchhub", name, f"--config={self.config}"]
+        module = self.hub_module if name == "hub" else "batchhub"
+        argv = [*self.prefix, sys.executable, "-m", module, name, f"--config={self.config}"]
         with (self.directory / f"{name}.log").open("ab") as output:
             self._processes[name] = subprocess.Popen(
                 [*argv, *(["--debug"] if self.debug else [])],
@@ -145,9 +147,21 @@ c.Starting.first_word = 60.0
             return requests.get(f"{self.url}/hub/api", timeout=2).status_code == 200
         return False
 
+    def forget_dead_hub(self) -> bool:
+        """Whether the hub has died, by whatever hand; then it can be started again."""
+        process = self._processes.get("hub")
+        if process is None or process.poll() is None:
+            return False
+        del self._processes["hub"]
+        return True
+
     def kill_hub(self) -> None:
         """SIGKILL, as the kernel would."""
-        process = self._processes.pop("hub")
+        self.kill("hub")
+
+    def kill(self, name: str) -> None:
+        """The same to hub or proxy."""
+        process = self._processes.pop(name)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait(10)
 

@@ -21,6 +21,7 @@ from batchhub.auth.sessions import Sessions
 from batchhub.auth.throttle import Throttle
 from batchhub.auth.tokens import Tokens
 from batchhub.auth.xsrf import Xsrf
+from batchhub.control.orphans import Orphan
 from batchhub.control.service import FormView, HubService, ServerView
 from batchhub.core.errors import Conflict, Denied, HubError, NotFound
 from batchhub.core.forms import Choice, Field, FieldKind, Profile, check
@@ -98,6 +99,7 @@ class FakeHub(HubService):
         self.news = asyncio.Event()
         self.watchers = 0
         self.calls: list[object] = []
+        self.orphans: list[Orphan] = []
         self.parts = {"database": "ok", "proxy": "ok"}
 
     def move(self, user: str, name: str = "", report: JobReport | None = None, **changes: object) -> None:
@@ -343,7 +345,8 @@ def open_site(settings: WebSettings | None = None) -> Site:
     )
     registry = CollectorRegistry()
     Counter("batchhub_things", "Things.", registry=registry)
-    app = make_app(WebServices(hub, people, clock, KEY, registry), settings)
+    services = WebServices(hub, people, clock, KEY, registry, orphans=lambda: tuple(hub.orphans))
+    app = make_app(services, settings)
     server = HTTPServer(app, max_body_size=4 * MAX_BODY)
     socket, port = bind_unused_port(address="127.0.0.1")
     server.add_socket(socket)

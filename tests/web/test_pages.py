@@ -7,8 +7,9 @@ from html import unescape
 
 import pytest
 
+from batchhub.control.orphans import Deed, Orphan
 from batchhub.core.errors import StoreUnavailable, SubmitRejected, TooMany, Unreachable
-from batchhub.core.model import JobId, Outcome, Phase, Want
+from batchhub.core.model import JobId, JobReport, JobState, Outcome, Phase, Want
 from batchhub.web.ports import WebSettings
 from tests.web.fakes import FAILED, LAB, PENDING, RUNNING, START, STUDIO, Browser, Site, open_site
 
@@ -301,6 +302,17 @@ async def test_admins_see_page_filter_and_stop(site: Site) -> None:
     answer = await root.post("/hub/stop/user07", next="/hub/admin?q=x")
     assert answer.headers["Location"] == "/hub/admin?q=x"
     assert site.hub.calls == [("stop", "user07", "", "root")]
+
+
+async def test_admins_see_the_jobs_that_no_server_knows(site: Site) -> None:
+    root = await site.signed_in("root")
+    await root.get("/hub/admin")
+    assert "Jobs that no server knows" not in root.text
+    job = JobReport(JobId("77"), JobState.RUNNING, user="mallory", name="bh-<script>")
+    site.hub.orphans.append(Orphan("hpc", job, Deed.LIST, "Nothing proves that it is this hub's."))
+    await root.get("/hub/admin")
+    root.has("Jobs that no server knows", "77", "mallory", "listed", "Nothing proves that it is this hub's.")
+    assert "bh-&lt;script&gt;" in root.text
 
 
 async def test_tokens_are_shown_once_and_revoked(site: Site, ann: Browser) -> None:
