@@ -4,13 +4,88 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from batchhub.core.handshake import Connection
-from batchhub.core.model import Endpoint, Server, ServerId
+from batchhub.core.model import Endpoint, Outcome, Phase, Server, ServerId, Trace
 from batchhub.core.ports import RouteTarget
 from batchhub.core.quota import Standing
+
+
+class TrailEvent(Protocol):
+    """A line of a server's trail: the attributes of :class:`batchhub.store.values.Event`."""
+
+    @property
+    def at(self) -> datetime:
+        """When it was written."""
+
+    @property
+    def kind(self) -> str:
+        """A short word for programs."""
+
+    @property
+    def words(self) -> str:
+        """A sentence for people."""
+
+    @property
+    def by(self) -> str:
+        """Who caused it."""
+
+    @property
+    def seen(self) -> str:
+        """What was seen."""
+
+    @property
+    def done(self) -> str:
+        """What was decided then."""
+
+
+class Meters(Protocol):
+    """Where the control plane's figures go. Durations in seconds. No name of a person is among them."""
+
+    def waited(self, cluster: str, profile: str, seconds: float) -> None:
+        """A job began, so long after its submit or its return into the queue."""
+
+    def started(self, cluster: str, profile: str, seconds: float) -> None:
+        """An application answered, so long after its job began."""
+
+    def ended(self, cluster: str, profile: str, outcome: Outcome) -> None:
+        """A run ended."""
+
+    def polled(self, cluster: str, seconds: float) -> None:
+        """A tick was done, with or without answers."""
+
+    def poll_failed(self, cluster: str) -> None:
+        """A question of a tick was not answered."""
+
+    def alive(self, cluster: str, phases: Mapping[Phase, int]) -> None:
+        """So many servers live, in these phases."""
+
+
+class NoMeters:
+    """Nobody counts."""
+
+    def waited(self, cluster: str, profile: str, seconds: float) -> None:
+        """Not counted."""
+
+    def started(self, cluster: str, profile: str, seconds: float) -> None:
+        """Not counted."""
+
+    def ended(self, cluster: str, profile: str, outcome: Outcome) -> None:
+        """Not counted."""
+
+    def polled(self, cluster: str, seconds: float) -> None:
+        """Not counted."""
+
+    def poll_failed(self, cluster: str) -> None:
+        """Not counted."""
+
+    def alive(self, cluster: str, phases: Mapping[Phase, int]) -> None:
+        """Not counted."""
+
+
+NO_METERS = NoMeters()
 
 
 class ServerStore(Protocol):
@@ -39,10 +114,28 @@ class ServerStore(Protocol):
     def all_current(self, *, live_only: bool, offset: int, limit: int) -> Awaitable[tuple[Sequence[Server], int]]:
         """A page of everybody's newest runs, and how many there are."""
 
+    def runs_of(self, user: str, name: str, limit: int) -> Awaitable[Sequence[Server]]:
+        """The newest runs of a name, newest first."""
+
     def update(
-        self, server_id: ServerId, change: Callable[[Server], Server | None], *, kind: str = "", by: str = ""
+        self,
+        server_id: ServerId,
+        change: Callable[[Server], Server | None],
+        *,
+        kind: str = "",
+        by: str = "",
+        trace: Callable[[], Trace] | None = None,
     ) -> Awaitable[Server]:
-        """Load, change, save in one transaction; ``None`` leaves the row alone. Returns the row as it is then."""
+        """Load, change, save in one transaction; ``None`` leaves the row alone. Returns the row as it is then.
+
+        A change that made a difference is an event if it has a ``kind``, or a ``trace``, which is asked for it once ``change`` has run.
+        """
+
+    def add_event(self, server_id: ServerId, kind: str, words: str) -> Awaitable[None]:
+        """Record something that changed no server. Raises NotFound."""
+
+    def events_of(self, server_id: ServerId, limit: int) -> Awaitable[Sequence[TrailEvent]]:
+        """The newest events of a run, the oldest of them first."""
 
 
 @dataclass(frozen=True, slots=True)

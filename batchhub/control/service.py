@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from batchhub.control.broadcast import Broadcast
+from batchhub.control.evidence import Evidence, gather
 from batchhub.control.extension import Extender
 from batchhub.control.poller import Poller
 from batchhub.control.ports import JobBuilder, ServerStore
@@ -253,6 +254,11 @@ class HubService:
     async def server(self, user: UserName, name: str) -> ServerView:
         """The newest run. Raises NotFound."""
         return self._view(await self._current(user, name))
+
+    async def evidence(self, user: UserName, name: str, run: str = "") -> tuple[ServerView, Evidence]:
+        """The newest run, or the one with the id ``run``, with all that is known of how it went. Raises NotFound, BadInput."""
+        found = await gather(self._store, user, read_server_name(name), run)
+        return self._view(found.server), found
 
     async def servers_of(self, user: UserName) -> Sequence[ServerView]:
         """The newest run of each of a person's servers, live ones first."""
