@@ -72,6 +72,15 @@ class ServerView:
 
 
 @dataclass(frozen=True, slots=True)
+class History:
+    """A run, how it went, and all runs of the same name, newest first."""
+
+    view: ServerView
+    evidence: Evidence
+    runs: Sequence[ServerView]
+
+
+@dataclass(frozen=True, slots=True)
 class FormView:
     """A profile's form, filled in with what the cluster offers, the values used last, and how old the cluster's word is."""
 
@@ -255,10 +264,10 @@ class HubService:
         """The newest run. Raises NotFound."""
         return self._view(await self._current(user, name))
 
-    async def evidence(self, user: UserName, name: str, run: str = "") -> tuple[ServerView, Evidence]:
+    async def history(self, user: UserName, name: str, run: str = "") -> History:
         """The newest run, or the one with the id ``run``, with all that is known of how it went. Raises NotFound, BadInput."""
         found = await gather(self._store, user, read_server_name(name), run)
-        return self._view(found.server), found
+        return History(self._view(found.server), found, [self._view(row) for row in found.runs])
 
     async def servers_of(self, user: UserName) -> Sequence[ServerView]:
         """The newest run of each of a person's servers, live ones first."""

@@ -135,11 +135,14 @@ async def test_what_is_shown_of_a_run_and_of_the_ones_before(world: World) -> No
     first = await world.tick()
     world.clock.move(60)
     second = await world.spawn()
-    view, found = await world.service.evidence(ALICE, "")
+    shown = await world.service.history(ALICE, "")
+    view, found = shown.view, shown.evidence
+    assert [run.server.id for run in shown.runs] == [second.id, first.id]
     assert (view.server.id, found.newest, [run.id for run in found.runs]) == (second.id, True, [second.id, first.id])
     assert [what for what, _ in found.steps] == ["Requested", "Submitted"]
     assert not found.cut
-    view, found = await world.service.evidence(ALICE, "", first.id)
+    shown = await world.service.history(ALICE, "", first.id)
+    view, found = shown.view, shown.evidence
     assert (view.server.id, found.newest) == (first.id, False)
     assert [what for what, _ in found.steps] == ["Requested", "Submitted", "Started", "Answered", "Ended"]
     assert sorted(at for _, at in found.steps) == [at for _, at in found.steps]
@@ -149,20 +152,20 @@ async def test_a_run_is_shown_under_its_own_server_alone(world: World) -> None:
     row = await world.spawn()
     for user, name in (("bob", ""), ("alice", "other")):
         with pytest.raises(NotFound):
-            await world.service.evidence(UserName(user), name)
+            await world.service.history(UserName(user), name)
     await world.store.add_server(
         type(row)(ServerId("bbbbbbbbbbbb"), UserName("bob"), "", "hpc", "lab", "bob", row.created, row.created)
     )
     with pytest.raises(NotFound):
-        await world.service.evidence(UserName("bob"), "", row.id)
+        await world.service.history(UserName("bob"), "", row.id)
     with pytest.raises(BadInput):
-        await world.service.evidence(ALICE, "", "../../etc")
+        await world.service.history(ALICE, "", "../../etc")
 
 
 async def test_a_very_long_trail_is_cut(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evidence, "MOST_EVENTS", 3)
     row = await world.spawn()
     await world.store.add_event(row.id, "note", "the fourth")
-    _, found = await world.service.evidence(ALICE, "")
+    found = (await world.service.history(ALICE, "")).evidence
     assert found.cut
     assert [event.kind for event in found.events] == ["submit", "submitted", "note"]
