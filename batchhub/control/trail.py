@@ -59,5 +59,6 @@ def done_words(actions: Iterable[Action]) -> str:
 
 def by_whom(decision: Decision) -> str:
     """The scheduler where it moved the job; the hub where it acts on what it found, or was told to. The person's wish has a line of its own."""
-    moved = decision.saw in _ITS_OWN and not decision.give_up and Action.CANCEL not in decision.actions
+    away = {Action.CANCEL, Action.TELL} & set(decision.actions)
+    moved = decision.saw in _ITS_OWN and not decision.give_up and not away
     return SCHEDULER if moved else HUB

@@ -102,7 +102,7 @@ async def test_every_tick_is_timed_whatever_becomes_of_it(world: World, monkeypa
             raise asyncio.CancelledError
 
     monkeypatch.setattr(world.poller, "tick", tick)
-    monkeypatch.setattr(world.poller, "_pause", pause)
+    monkeypatch.setattr(world.poller, "_rest", pause)
     with pytest.raises(asyncio.CancelledError):
         await world.poller.run()
     assert value(metrics, "batchhub_poll_failures_total", cluster="hpc") == 2

@@ -62,7 +62,7 @@ async def test_a_stop_says_by_whom(world: World) -> None:
     await world.tick()
     lines = await trail(world)
     assert [line[:2] for line in lines[6:9]] == [("stop", "root"), ("phase", "hub"), ("cancel", "hub")]
-    assert lines[7][3] == "withdraw, cancel"
+    assert lines[7][3] == "withdraw, tell, cancel"
     assert lines[-1][0:2] == ("phase", "scheduler")
 
 

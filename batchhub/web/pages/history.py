@@ -24,7 +24,12 @@ KINDS: Mapping[str, str] = MappingProxyType(
         "seen": "Seen",
         "answered": "The application answers",
         "stop": "Asked to stop",
+        "cull": "Ended by the site's limits",
+        "tell": "Asked to end by itself",
         "cancel": "Cancelled",
+        "walltime": "The end of its time",
+        "warning": "Warned of the end of its time",
+        "extended": "More time given",
         "collect": "Log and exit record read",
     }
 )
@@ -37,6 +42,7 @@ ACTIONS: Mapping[str, str] = MappingProxyType(
         "publish": "Publishing its route",
         "withdraw": "Withdrawing its route",
         "renew": "Renewing its secrets",
+        "tell": "Asking it to end",
         "cancel": "Cancelling",
         "collect": "Reading what it left",
     }
