@@ -15,6 +15,7 @@ from tornado.httpserver import HTTPServer
 
 from batchhub.app.dialling import Dialling, plan_dialling
 from batchhub.app.jobs import SiteJobBuilder
+from batchhub.app.metrics import HubMetrics, MeteredTransport
 from batchhub.app.orphans import grounds_of, orphan_settings
 from batchhub.app.reach import make_transport
 from batchhub.app.revocations import Revocations
@@ -152,6 +153,9 @@ class Hub:
         self._revocations = Revocations(self.store, self.routes, utc_now)
         self._broadcast = Broadcast()
         self._builder = SiteJobBuilder(plan.site, plan.state.key("servers"), plan.dialling, plan.notices)
+        self._metrics = HubMetrics(
+            (profile.name for profile in plan.site.profiles), (cluster.name for cluster in plan.site.clusters)
+        )
         self._transports: dict[str, Transport] = {}
         self._pollers: dict[str, Poller] = {}
         self._reconciler: Reconciler
@@ -171,7 +175,8 @@ class Hub:
         extendable: dict[str, Extendable] = {}
         grounds: dict[str, Grounds] = {}
         for cluster in plan.site.clusters:
-            transport = self._transports[cluster.name] = make_transport(cluster, utc_now)
+            transport = MeteredTransport(cluster.name, make_transport(cluster, utc_now), self._metrics)
+            self._transports[cluster.name] = transport
             dialect = make_dialect(cluster)
             poller = self._pollers[cluster.name] = Poller(
                 cluster=cluster.name,
@@ -181,7 +186,9 @@ class Hub:
                 clock=utc_now,
                 settings=plan.poller,
                 observed=self._observed,
+                meters=self._metrics,
             )
+            self._metrics.watch(poller, utc_now)
             clusters[cluster.name] = Cluster(poller, Launcher(transport, dialect, self._builder))
             watched[cluster.name] = Watched(poller, transport)
             most = read_most(cluster.extend_at_most)
@@ -197,6 +204,7 @@ class Hub:
             broadcast=self._broadcast,
             clock=utc_now,
             settings=plan.reconciler,
+            meters=self._metrics,
         )
         self._ends = EndKeeper(
             clusters=watched,
@@ -274,6 +282,7 @@ class Hub:
             clock=utc_now,
             ticket_key=plan.state.key("tickets"),
             orphans=self._orphans.found,
+            registry=self._metrics.registry,
         )
         self._server = HTTPServer(make_app(services, plan.web), xheaders=True, max_body_size=MAX_BODY)
         self._server.listen(plan.listen[1], plan.listen[0])

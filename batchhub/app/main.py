@@ -19,6 +19,7 @@ from traitlets.config import Config
 from batchhub.app.command import Command, run, say
 from batchhub.app.demo import Demo
 from batchhub.app.detached import keep_detached, reload_detached, start_detached, stop_detached
+from batchhub.app.events_command import EventsCommand
 from batchhub.app.hub import HubPlan, plan_hub, serve
 from batchhub.app.jobs import PREVIEW_ID, SiteJobBuilder
 from batchhub.app.orphans_command import OrphansCommand
@@ -277,6 +278,7 @@ class BatchHubCommand(ServingCommand):
         "stop": (StopCommand, "End the detached proxy."),
         "demo": (Demo, "Try it here: local queue, JupyterLab, one user, no root."),
         "render": (RenderCommand, "Print the job script that would be submitted."),
+        "events": (EventsCommand, "Show what happened to servers, and by whom."),
         "db": (DatabaseCommand, "Upgrade the database, or show its revision."),
         "orphans": (OrphansCommand, "List jobs with our tag that no row knows."),
         "config": (ConfigCommand, "Generate or check a configuration."),

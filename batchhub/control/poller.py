@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -19,7 +20,7 @@ from batchhub.control.absences import Absences
 from batchhub.control.batches import LINE_BYTES, MOST, batches
 from batchhub.control.inspection import Inspection
 from batchhub.control.pace import Pace, drawn, pause
-from batchhub.control.ports import ServerStore
+from batchhub.control.ports import NO_METERS, Meters, ServerStore
 from batchhub.control.sightings import Sightings
 from batchhub.control.tasks import Tasks
 from batchhub.control.unanswered import Unanswered
@@ -90,6 +91,7 @@ class Poller:
         clock: Clock,
         settings: PollerSettings,
         observed: Callable[[Sequence[Server]], None],
+        meters: Meters = NO_METERS,
     ) -> None:
         self.cluster = cluster
         self.silent_since: datetime | None = None
@@ -101,6 +103,7 @@ class Poller:
         self._clock = clock
         self._settings = settings
         self._observed = observed
+        self._meters = meters
         self._sightings = Sightings()
         self._absences = Absences(settings.ask_again)
         self._unanswered = Unanswered(
@@ -183,9 +186,12 @@ class Poller:
                 except HubError as error:
                     log.warning("cluster %s could not be looked at: %s", self.cluster, error)
                     self._failures += 1
+                    self._meters.poll_failed(self.cluster)
                 except Exception:
                     log.exception("looking at cluster %s failed", self.cluster)
                     self._failures += 1
+                    self._meters.poll_failed(self.cluster)
+                self._meters.polled(self.cluster, loop.time() - begun)
                 await self._rest(begun)
         finally:
             await self._tasks.close()
@@ -221,6 +227,7 @@ class Poller:
         self._silent_tick = self._sightings.news = False
         rows = await self._store.live_servers(self.cluster)
         self._forget({row.id for row in rows})
+        self._meters.alive(self.cluster, Counter(row.phase for row in rows))
         self._moving = any(row.phase in _MOVING or row.want is Want.DOWN for row in rows)
         known = [row for row in rows if row.job_id is not None]
         observed: set[ServerId] = set()
@@ -230,6 +237,8 @@ class Poller:
         observed |= await self._look_for(lost)
         self._failures = self._failures + 1 if self._silent_tick else 0
         self._unchanged = 0 if self._sightings.news else self._unchanged + 1
+        newest = [self._sightings.newest(row.id) for row in rows]
+        self._meters.seen(self.cluster, Counter(Truth.UNKNOWN if seen is None else seen.truth for seen in newest))
         # A row that was never submitted needs no eyes, but its turn may have been lost in a crash.
         observed |= {row.id for row in rows if row.submit_tried is None}
         if observed:
@@ -360,6 +369,7 @@ class Poller:
                 records.update(await _read(self._dialect.read_accounting, done, asked))
             except Unreachable as error:
                 log.warning("cluster %s: accounting does not answer: %s", self.cluster, error)
+                self._meters.poll_failed(self.cluster)
                 return records, str(error)
         return records, ""
 
@@ -404,6 +414,7 @@ class Poller:
 
     def _silence(self, at: datetime, error: HubError) -> None:
         self._silent_tick = True
+        self._meters.poll_failed(self.cluster)
         if self.silent_since is None:
             self.silent_since = at
             log.warning("cluster %s does not answer: %s", self.cluster, error)

@@ -8,10 +8,91 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from batchhub.core.handshake import Connection
-from batchhub.core.model import Endpoint, Server, ServerId
+from batchhub.core.model import Endpoint, Outcome, Phase, Server, ServerId, Trace, Truth
 from batchhub.core.ports import RouteTarget
 from batchhub.core.proofs import Facts
 from batchhub.core.quota import Standing
+
+
+class TrailEvent(Protocol):
+    """A line of a server's trail: the attributes of :class:`batchhub.store.values.Event`."""
+
+    @property
+    def at(self) -> datetime:
+        """When it was written."""
+
+    @property
+    def kind(self) -> str:
+        """A short word for programs."""
+
+    @property
+    def words(self) -> str:
+        """A sentence for people."""
+
+    @property
+    def by(self) -> str:
+        """Who caused it."""
+
+    @property
+    def seen(self) -> str:
+        """What was seen."""
+
+    @property
+    def done(self) -> str:
+        """What was decided then."""
+
+
+class Meters(Protocol):
+    """Where the control plane's figures go. Durations in seconds. No name of a person is among them."""
+
+    def waited(self, cluster: str, profile: str, seconds: float) -> None:
+        """A job began, so long after its submit or its return into the queue."""
+
+    def started(self, cluster: str, profile: str, seconds: float) -> None:
+        """An application answered, so long after its job began."""
+
+    def ended(self, cluster: str, profile: str, outcome: Outcome) -> None:
+        """A run ended."""
+
+    def polled(self, cluster: str, seconds: float) -> None:
+        """A tick was done, with or without answers."""
+
+    def poll_failed(self, cluster: str) -> None:
+        """A question of a tick was not answered."""
+
+    def alive(self, cluster: str, phases: Mapping[Phase, int]) -> None:
+        """So many servers live, in these phases."""
+
+    def seen(self, cluster: str, truths: Mapping[Truth, int]) -> None:
+        """Of so many of them the newest word is that they are there, that they are gone, or nothing."""
+
+
+class NoMeters:
+    """Nobody counts."""
+
+    def waited(self, cluster: str, profile: str, seconds: float) -> None:
+        """Not counted."""
+
+    def started(self, cluster: str, profile: str, seconds: float) -> None:
+        """Not counted."""
+
+    def ended(self, cluster: str, profile: str, outcome: Outcome) -> None:
+        """Not counted."""
+
+    def polled(self, cluster: str, seconds: float) -> None:
+        """Not counted."""
+
+    def poll_failed(self, cluster: str) -> None:
+        """Not counted."""
+
+    def alive(self, cluster: str, phases: Mapping[Phase, int]) -> None:
+        """Not counted."""
+
+    def seen(self, cluster: str, truths: Mapping[Truth, int]) -> None:
+        """Not counted."""
+
+
+NO_METERS = NoMeters()
 
 
 class ServerStore(Protocol):
@@ -43,10 +124,28 @@ class ServerStore(Protocol):
     def uncollected(self, since: datetime) -> Awaitable[Sequence[Server]]:
         """Runs that have ended since then, were given to a scheduler, and of which no log is kept."""
 
+    def runs_of(self, user: str, name: str, limit: int) -> Awaitable[Sequence[Server]]:
+        """The newest runs of a name, newest first."""
+
     def update(
-        self, server_id: ServerId, change: Callable[[Server], Server | None], *, kind: str = "", by: str = ""
+        self,
+        server_id: ServerId,
+        change: Callable[[Server], Server | None],
+        *,
+        kind: str = "",
+        by: str = "",
+        trace: Callable[[], Trace] | None = None,
     ) -> Awaitable[Server]:
-        """Load, change, save in one transaction; ``None`` leaves the row alone. Returns the row as it is then."""
+        """Load, change, save in one transaction; ``None`` leaves the row alone. Returns the row as it is then.
+
+        A change that made a difference is an event if it has a ``kind``, or a ``trace``, which is asked for it once ``change`` has run.
+        """
+
+    def add_event(self, server_id: ServerId, kind: str, words: str) -> Awaitable[None]:
+        """Record something that changed no server. Raises NotFound."""
+
+    def events_of(self, server_id: ServerId, limit: int) -> Awaitable[Sequence[TrailEvent]]:
+        """The newest events of a run, the oldest of them first."""
 
 
 class OrphanStore(Protocol):

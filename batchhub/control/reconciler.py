@@ -16,30 +16,22 @@ from typing import assert_never
 
 from batchhub.control.broadcast import Broadcast
 from batchhub.control.launcher import Launcher
+from batchhub.control.measuring import measure
 from batchhub.control.offering import OfferKeeper
 from batchhub.control.poller import Poller
-from batchhub.control.ports import JobBuilder, ServerStore
+from batchhub.control.ports import NO_METERS, JobBuilder, Meters, ServerStore
 from batchhub.control.recovery import COLLECT_AGAIN, Recovery, Uncollected
 from batchhub.control.routing import RouteKeeper
 from batchhub.control.steps import NO_RECORD, step
 from batchhub.control.stopping import Stopper, StopSettings
+from batchhub.control.submitting import Again, Submitter
 from batchhub.control.tasks import Tasks
-from batchhub.core.errors import (
-    BadInput,
-    CommandNotFound,
-    Denied,
-    FileMissing,
-    HubError,
-    NotFound,
-    StoreUnavailable,
-    SubmitAmbiguous,
-    SubmitRejected,
-    TunnelError,
-    Unreachable,
-)
+from batchhub.control.trail import trace_of
+from batchhub.control.troubles import Troubles
+from batchhub.core.errors import FileMissing, HubError, NotFound, TunnelError, Unreachable
 from batchhub.core.handshake import Connection
 from batchhub.core.lifecycle import Action, Decision, Limits
-from batchhub.core.model import Outcome, Phase, Server, ServerId
+from batchhub.core.model import Outcome, Phase, Server, ServerId, Trace
 from batchhub.core.ports import Clock, Routes
 
 log = logging.getLogger(__name__)
@@ -89,6 +81,7 @@ class Reconciler:
         broadcast: Broadcast,
         clock: Clock,
         settings: ReconcilerSettings,
+        meters: Meters = NO_METERS,
     ) -> None:
         self._clusters = clusters
         self._store = store
@@ -97,6 +90,7 @@ class Reconciler:
         self._broadcast = broadcast
         self._clock = clock
         self._settings = settings
+        self._meters = meters
         self._tasks = Tasks("reconciler")
         self._patient = replace(settings.limits, start_timeout=timedelta.max)
         self._slots = {name: asyncio.Semaphore(settings.workers) for name in clusters}
@@ -105,6 +99,7 @@ class Reconciler:
         self._timers: dict[ServerId, asyncio.TimerHandle] = {}
         self._keeper = RouteKeeper(routes)
         self._offers = OfferKeeper(routes, builder)
+        self._troubles = Troubles(store, clock)
         self._stopper = Stopper(
             store=store,
             routes=routes,
@@ -114,10 +109,22 @@ class Reconciler:
             later=self.later,
             say=self._say,
             settings=settings.stop,
+            troubles=self._troubles,
+        )
+        self._recovery = Recovery(store, clock())
+        self._submitter = Submitter(
+            store=store,
+            recovery=self._recovery,
+            offers=self._offers,
+            broadcast=broadcast,
+            troubles=self._troubles,
+            clock=clock,
+            again=Again(self.look, self.later, self._say),
+            at_most=settings.submits_at_most,
+            pause=settings.submit_again,
         )
         self._silent: dict[ServerId, datetime] = {}
         self._uncollected = Uncollected()
-        self._recovery = Recovery(store, clock())
         self._closed = False
 
     # ------------------------------------------------ the queue
@@ -219,31 +226,35 @@ class Reconciler:
     async def _step(self, before: Server, cluster: Cluster) -> None:
         server_id = before.id
         seen = cluster.poller.newest(server_id)
-        decided: list[Decision] = []
+        decided: list[tuple[Server, Server, Decision]] = []
 
         def change(current: Server) -> Server | None:
             now = self._clock()
             after, decision = step(current, seen, now, self._limits(current, now))
-            decided[:] = [decision]
+            decided[:] = [(current, after, decision)]
             return after if after != current else None
 
-        row = await self._store.update(server_id, change, kind="phase")
-        decision = decided[0]
+        row = await self._store.update(server_id, change, trace=lambda: trace_of(*decided[0], seen))
+        found, _, decision = decided[0]
         if row.phase is not Phase.STARTING:
             self._silent.pop(server_id, None)
         if row.phase is not before.phase:
             log.info("server %s of %s: %s -> %s%s", row.id, row.user, before.phase, row.phase, _how(row))
-        for action in decision.actions:
-            row = await self._act(action, row, cluster)
+        try:
+            for action in decision.actions:
+                row = await self._act(action, row, cluster)
+        finally:
+            measure(self._meters, found, row, self._clock())
         if row.phase is Phase.ENDED and before.phase is not Phase.ENDED:
             await self._offers.withdraw(row)
+            await self._troubles.close(row)
         elif row.phase is Phase.ENDED and self._uncollected.expects(row.id):
             await self._collect(row, cluster)
 
     async def _act(self, action: Action, row: Server, cluster: Cluster) -> Server:
         match action:
             case Action.SUBMIT:
-                return await self._known(row, cluster) or await self._submit(row, cluster)
+                return await self._submitter.submit(row, cluster.launcher, cluster.poller)
             case Action.RENEW:
                 return await self._renew(row, cluster)
             case Action.REACH:
@@ -266,85 +277,6 @@ class Reconciler:
 
     # ------------------------------------------------ actions
 
-    async def _submit(self, row: Server, cluster: Cluster) -> Server:
-        if row.submit_count >= self._settings.submits_at_most:
-            words = "The job was given to the scheduler several times, but it never knew of it afterwards."
-            return await self._refuse(row, words)
-        now = self._clock()
-        try:
-            directory, script = await cluster.launcher.prepare(row)
-            await self._offers.offer(row)
-        except (Unreachable, StoreUnavailable) as error:
-            self.later(row.id, self._settings.submit_again)
-            return await self._say(row, str(error))
-        except HubError as error:
-            return await self._refuse(row, str(error))
-
-        def begin(current: Server) -> Server | None:
-            if current.want is not row.want or current.phase is not Phase.REQUESTED:
-                return None
-            return replace(current, directory=directory, submit_tried=now, submit_count=current.submit_count + 1)
-
-        row = await self._store.update(row.id, begin, kind="submit")
-        if row.submit_tried != now:
-            self.look((row.id,))
-            return row
-        try:
-            with cluster.poller.submitting(row.id):
-                job_id = await cluster.launcher.submit(row, script)
-        except (SubmitRejected, Denied, NotFound, BadInput) as error:
-            return await self._refuse(row, str(error))
-        except CommandNotFound as error:
-            return await self._refuse(row, f"{error} Please tell the hub's administrator.")
-        except (SubmitAmbiguous, Unreachable) as error:
-            log.warning(
-                "server %s: the submit may or may not have worked, the job will be looked for: %s", row.id, error
-            )
-            cluster.poller.wake()
-            words, ended = str(error), self._clock()
-            row = await self._store.update(
-                row.id, lambda current: replace(current, submit_tried=ended, words=words), kind="unanswered"
-            )
-            self._broadcast.tell(row.id, row.user)
-            return row
-        # The command may have taken minutes: what was seen before its end, such as no job of this name, counts no more.
-        ended = self._clock()
-        row = await self._store.update(
-            row.id, lambda current: replace(current, job_id=job_id, submit_tried=ended, words=""), kind="submitted"
-        )
-        log.info("server %s of %s is job %s on %s", row.id, row.user, job_id, row.cluster)
-        cluster.poller.wake()
-        self._broadcast.tell(row.id, row.user)
-        return row
-
-    async def _known(self, row: Server, cluster: Cluster) -> Server | None:
-        """Follow a job that the row did not know; ``None`` if there is none, and it is to be submitted."""
-        try:
-            job_id = await self._recovery.submitted_before(row, cluster.launcher)
-            if job_id is None:
-                return None
-            directory, now = await cluster.launcher.place(row), self._clock()
-        except Unreachable as error:
-            self.later(row.id, self._settings.submit_again)
-            return await self._say(row, str(error))
-
-        def found(current: Server) -> Server | None:
-            if current.job_id is not None or current.phase is not Phase.REQUESTED:
-                return None
-            return replace(current, directory=directory, job_id=job_id, submit_tried=now, submit_count=1, words="")
-
-        row = await self._store.update(row.id, found, kind="found")
-        log.warning("server %s of %s is job %s, which its row did not know", row.id, row.user, job_id)
-        cluster.poller.wake()
-        return row
-
-    async def _refuse(self, row: Server, words: str) -> Server:
-        row = await self._store.update(
-            row.id, lambda current: replace(current, outcome=Outcome.REFUSED, words=words), kind="refused"
-        )
-        self.look((row.id,))
-        return row
-
     async def _say(self, row: Server, words: str) -> Server:
         row = await self._store.update(
             row.id, lambda current: replace(current, words=words) if current.words != words else None
@@ -359,6 +291,7 @@ class Reconciler:
         except HubError as error:
             # The job would start again with its former secrets, which are this person's own and still good.
             log.warning("server %s: its secrets could not be renewed: %s", row.id, error)
+            await self._troubles.failed(row, Action.RENEW, str(error))
         return row
 
     async def _reach(self, row: Server, cluster: Cluster) -> Server:
@@ -368,9 +301,9 @@ class Reconciler:
             return self._not_yet(row)
         except Unreachable as error:
             self.later(row.id, 2.0)
-            return await self._say(row, str(error))
+            return await self._unreached(row, str(error))
         except HubError as error:
-            return await self._say(self._not_yet(row, 2.0), str(error))
+            return await self._unreached(self._not_yet(row, 2.0), str(error))
         if connection.generation > row.generation:
             row = await self._recovery.caught_up(row, cluster.launcher)
         return await self.connected(row, connection)
@@ -389,13 +322,13 @@ class Reconciler:
             if isinstance(error, TunnelError):
                 self._not_yet(row)
             self.later(row.id, max(1.0, self._reach_pause(row)))
-            return await self._say(row, f"The application runs, but cannot be reached yet: {error}")
+            return await self._unreached(row, f"The application runs, but cannot be reached yet: {error}")
         except HubError as error:
-            return await self._say(self._not_yet(row, 5.0), str(error))
+            return await self._unreached(self._not_yet(row, 5.0), str(error))
         if status >= 400:
             # The file may be one that an earlier start of the job left behind.
             words = f"The application answers with an error so far (HTTP {status})."
-            return await self._say(self._not_yet(row, 1.0), words)
+            return await self._unreached(self._not_yet(row, 1.0), words)
         await self._keeper.clear(row)
         now = self._clock()
 
@@ -413,11 +346,17 @@ class Reconciler:
                 words="",
             )
 
-        row = await self._store.update(row.id, answered, kind="answered")
+        seen = f"answers with HTTP {status} on {endpoint.host}"
+        row = await self._store.update(row.id, answered, trace=lambda: Trace("answered", seen=seen, done=Action.REACH))
+        await self._troubles.over(row, Action.REACH)
         # An older route of this run, to its former node or with its former secret, must not count as published.
         self._keeper.doubt(row)
         self.look((row.id,))
         return row
+
+    async def _unreached(self, row: Server, words: str) -> Server:
+        await self._troubles.failed(row, Action.REACH, words)
+        return await self._say(row, words)
 
     def _not_yet(self, row: Server, pause: float = 0.0) -> Server:
         """The application was asked, and does not answer yet: look again."""
@@ -438,12 +377,15 @@ class Reconciler:
         except Unreachable as error:
             log.warning("server %s: its route could not be published: %s", row.id, error)
             self.later(row.id, 2.0)
+            await self._troubles.failed(row, Action.PUBLISH, str(error))
             return row
         except HubError as error:
             # Its profile was taken out of the configuration, say: the admin's to mend, with a restart.
             log.error("server %s: it has no route: %s", row.id, error)  # noqa: TRY400 - the sentence says it all
             self.later(row.id, 60.0)
+            await self._troubles.failed(row, Action.PUBLISH, str(error))
             return await self._say(row, f"It runs, but has no route: {error}")
+        await self._troubles.over(row, Action.PUBLISH)
         self._broadcast.tell(row.id, row.user)
         cluster.poller.wake()
         return row
@@ -453,6 +395,7 @@ class Reconciler:
             await self._keeper.withdraw(row)
         except Unreachable as error:
             log.warning("server %s: its route stays until the proxy answers: %s", row.id, error)
+            await self._troubles.failed(row, Action.WITHDRAW, str(error))
         return row
 
     async def _collect(self, row: Server, cluster: Cluster) -> Server:
@@ -461,6 +404,7 @@ class Reconciler:
         except HubError as error:
             log.warning("server %s: what its job left cannot be read: %s", row.id, error)
             self._collect_later(row)
+            await self._troubles.failed(row, Action.COLLECT, str(error))
             return row
         if remains.whole:
             self._uncollected.done(row.id)
@@ -477,7 +421,8 @@ class Reconciler:
                 after = replace(after, outcome=outcome, words=words or after.words)
             return after if after != current else None
 
-        return await self._store.update(row.id, note, kind="collect")
+        seen = "no exit record" if remains.exit is None else f"exit record: code {remains.exit.code}"
+        return await self._store.update(row.id, note, trace=lambda: Trace("collect", seen=seen, done=Action.COLLECT))
 
     def _collect_later(self, row: Server) -> None:
         delay = self._uncollected.missed(row)

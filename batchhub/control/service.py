@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from batchhub.control.broadcast import Broadcast
+from batchhub.control.evidence import Evidence, gather
 from batchhub.control.extension import Extender
 from batchhub.control.poller import Poller
 from batchhub.control.ports import JobBuilder, ServerStore
@@ -68,6 +69,15 @@ class ServerView:
     def url(self) -> str:
         """Where its owner enters it."""
         return self.server.path
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """A run, how it went, and all runs of the same name, newest first."""
+
+    view: ServerView
+    evidence: Evidence
+    runs: Sequence[ServerView]
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +263,11 @@ class HubService:
     async def server(self, user: UserName, name: str) -> ServerView:
         """The newest run. Raises NotFound."""
         return self._view(await self._current(user, name))
+
+    async def history(self, user: UserName, name: str, run: str = "") -> History:
+        """The newest run, or the one with the id ``run``, with all that is known of how it went. Raises NotFound, BadInput."""
+        found = await gather(self._store, user, read_server_name(name), run)
+        return History(self._view(found.server), found, [self._view(row) for row in found.runs])
 
     async def servers_of(self, user: UserName) -> Sequence[ServerView]:
         """The newest run of each of a person's servers, live ones first."""

@@ -16,7 +16,9 @@ from batchhub.control.broadcast import Broadcast
 from batchhub.control.launcher import Launcher
 from batchhub.control.poller import Poller
 from batchhub.control.ports import JobBuilder, ServerStore
+from batchhub.control.troubles import Troubles, worth_a_line
 from batchhub.core.errors import HubError
+from batchhub.core.lifecycle import Action
 from batchhub.core.model import Server, ServerId
 from batchhub.core.ports import Clock, Routes
 
@@ -26,6 +28,8 @@ _REFUSAL = 2.0
 """Seconds in which an application that will not be told says so. Jupyter's own answer may come only when its kernels have ended."""
 _WAY = 6.0
 """Seconds for all of it. A way to the node that takes longer is as good as none: somebody waits."""
+_CANCELS = "cancels"
+"""Cancels that were tried, whatever came of them, among the counted attempts."""
 _LOOK = 2.0
 """Seconds between two looks at a job whose application was told."""
 
@@ -52,6 +56,7 @@ class Stopper:
         later: Callable[[ServerId, float], None],
         say: Callable[[Server, str], Awaitable[Server]],
         settings: StopSettings,
+        troubles: Troubles,
     ) -> None:
         self._store = store
         self._routes = routes
@@ -61,6 +66,7 @@ class Stopper:
         self._later = later
         self._say = say
         self._settings = settings
+        self._troubles = troubles
 
     # ------------------------------------------------ the application
 
@@ -87,9 +93,11 @@ class Stopper:
                 answer = await self._routes.ask(target, path, method="POST", deadline=_REFUSAL)
         except (HubError, TimeoutError) as error:
             log.info("server %s: its application cannot be asked to end, its job is cancelled: %s", row.id, error)
+            await self._troubles.failed(row, Action.TELL, str(error) or "It did not answer in time.")
             return False
         if answer.status >= 300:
             log.info("server %s: its application refuses to end (HTTP %d), its job is cancelled", row.id, answer.status)
+            await self._troubles.failed(row, Action.TELL, f"It refuses (HTTP {answer.status}).")
         return answer.status < 300  # 0: it is about it
 
     # ------------------------------------------------ the job
@@ -118,11 +126,14 @@ class Stopper:
             return row
         if not self._not_lately(row, now):
             return row
-        row = await self._store.update(row.id, lambda current: replace(current, cancel_tried=now), kind="cancel")
+        kind = "cancel" if worth_a_line(self._troubles.again(row, _CANCELS)) else ""
+        row = await self._store.update(row.id, lambda current: replace(current, cancel_tried=now), kind=kind)
         try:
             await launcher.cancel(row)
         except HubError as error:
             log.warning("server %s: cancelling job %s failed: %s", row.id, row.job_id, error)
+            await self._troubles.failed(row, Action.CANCEL, str(error))
             return await self._say(row, f"Cancelling failed and will be tried again: {error}")
+        await self._troubles.over(row, Action.CANCEL)
         poller.wake()
         return row

@@ -159,11 +159,12 @@ TABLE = _build()
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What :func:`decide` says: the phase to save, whether the hub gives the run up, and what to do then."""
+    """What :func:`decide` says: the phase to save, whether the hub gives the run up, what to do then, and what was seen to say so."""
 
     phase: Phase
     actions: tuple[Action, ...]
     give_up: bool = False
+    saw: Sight = Sight.UNKNOWN
 
 
 def sight(row: Server, seen: Observation | None, now: datetime, limits: Limits) -> Sight:
@@ -218,8 +219,8 @@ def decide(row: Server, saw: Sight) -> Decision:
     """What to do about a server now. UNKNOWN, like every pair that is not in the table, changes and does nothing."""
     step = TABLE.get((row.want, row.phase, saw))
     if step is None:
-        return Decision(row.phase, ())
-    return Decision(step.phase, step.actions, step.give_up)
+        return Decision(row.phase, (), saw=saw)
+    return Decision(step.phase, step.actions, step.give_up, saw)
 
 
 def outcome_of(row: Server, saw: Sight, report: JobReport | None) -> Outcome:

@@ -267,6 +267,20 @@ class Server:
         return self.phase is not Phase.ENDED
 
 
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What a line of a server's trail says besides the change itself, told by whoever made the change, once it is made.
+
+    ``kind`` is a short word for programs, ``by`` who caused it: a user's name, ``scheduler`` or ``hub``. ``seen`` and ``done`` are a few
+    words each, or empty.
+    """
+
+    kind: str
+    by: str = "hub"
+    seen: str = ""
+    done: str = ""
+
+
 def new_server_id() -> ServerId:
     """A fresh random id."""
     return ServerId("".join(secrets.choice(_ALPHABET) for _ in range(12)))

@@ -16,7 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from batchhub.core.errors import BadInput, Conflict, NotFound
-from batchhub.core.model import Endpoint, JobId, Phase, Server, ServerId, UserName
+from batchhub.core.model import Endpoint, JobId, Phase, Server, ServerId, Trace, UserName
 from batchhub.core.quota import Standing
 from batchhub.store.models import EventRow, ServerRow
 from batchhub.store.people import ensure_user
@@ -103,8 +103,13 @@ def newest_of_all(session: Session, limit: int, offset: int, *, live_only: bool)
     return _all(session, page.limit(limit).offset(offset)), total
 
 
-def update(session: Session, server_id: ServerId, change: Change, event: Event | None) -> Server:
-    """Load under lock, change, save, and record the event if anything changed. Raises NotFound, Conflict, and as ``change``."""
+def update(
+    session: Session, server_id: ServerId, change: Change, event: Event | None, trace: Callable[[], Trace] | None = None
+) -> Server:
+    """Load under lock, change, save, and record the event if anything changed. Raises NotFound, Conflict, and as ``change``.
+
+    ``trace``, asked after ``change``, says what of the event only it can know.
+    """
     row = _row(session, select(ServerRow).where(ServerRow.id == server_id).with_for_update(), server_id)
     before = _read(row)
     after = change(before)
@@ -115,6 +120,9 @@ def update(session: Session, server_id: ServerId, change: Change, event: Event |
     _write(row, after)
     session.flush()
     if event is not None:
+        if trace is not None:
+            said = trace()
+            event = replace(event, kind=said.kind, by=said.by, seen=said.seen, done=said.done)
         _add_event(session, event if event.words else replace(event, words=_difference(before, after)))
     return after
 
@@ -149,8 +157,18 @@ def events_of(session: Session, server_id: ServerId, limit: int) -> tuple[Event,
     rows = session.scalars(
         select(EventRow).where(EventRow.server_id == server_id).order_by(EventRow.id.desc()).limit(limit)
     )
-    found = (Event(ServerId(row.server_id), row.at, row.kind, row.words, row.by, row.seen, row.done) for row in rows)
-    return tuple(reversed(tuple(found)))
+    return tuple(reversed(tuple(event_of(row) for row in rows)))
+
+
+def event_of(row: EventRow) -> Event:
+    """The event as a value."""
+    return Event(ServerId(row.server_id), row.at, row.kind, row.words, row.by, row.seen, row.done)
+
+
+def runs_of(session: Session, user: str, name: str, limit: int) -> tuple[Server, ...]:
+    """The newest ``limit`` runs of a name, newest first."""
+    runs = select(ServerRow).where(ServerRow.user_name == user, ServerRow.name == name)
+    return _all(session, runs.order_by(ServerRow.seq.desc()).limit(limit))
 
 
 def prune_ended(session: Session, before: datetime, limit: int) -> int:

@@ -15,11 +15,12 @@ from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
 from batchhub.core.errors import StoreUnavailable
-from batchhub.core.model import Server, ServerId, UserName
+from batchhub.core.model import Server, ServerId, Trace, UserName
 from batchhub.core.ports import Clock
 from batchhub.core.quota import Standing
-from batchhub.store import people, schema, servers
+from batchhub.store import people, schema, servers, trail
 from batchhub.store.engine import is_memory, open_engine, our_errors, read_url, reading
+from batchhub.store.trail import Line, Scope
 from batchhub.store.values import ApiToken, Event, StoredSession, User
 
 P = ParamSpec("P")
@@ -101,6 +102,10 @@ class Store:
         """The newest run of each of the user's server names, by name."""
         return await self._read(servers.newest_of, user)
 
+    async def runs_of(self, user: str, name: str, limit: int = 50) -> tuple[Server, ...]:
+        """The newest ``limit`` runs of this name, newest first."""
+        return await self._read(servers.runs_of, user, name, limit)
+
     async def live_servers(self, cluster: str | None = None) -> tuple[Server, ...]:
         """Every run that has not ended, of one cluster or of all, oldest first."""
         return await self._read(servers.live, cluster)
@@ -123,23 +128,33 @@ class Store:
         kind: str = "",
         by: str = "",
         words: str = "",
+        trace: Callable[[], Trace] | None = None,
     ) -> Server:
         """Load, change, save, in one transaction under the row's lock; returns the value that is in the database then.
 
         ``change`` is pure, runs in the store's thread, and returns ``None`` to leave the row alone. With a ``kind``, a change that
         made a difference is recorded as an event in the same transaction; without ``words`` the event says what is different.
+        ``trace`` is asked instead of ``kind`` and ``by`` for what is known only once ``change`` has run; it is called after it, as it is.
         Raises NotFound, Conflict, and what ``change`` raises (then nothing is saved).
         """
-        event = Event(server_id, self._clock(), kind, words, by or "hub") if kind else None
-        return await self._write(servers.update, server_id, change, event)
+        event = Event(server_id, self._clock(), kind, words, by or "hub") if kind or trace else None
+        return await self._write(servers.update, server_id, change, event, trace)
 
-    async def add_event(self, server_id: ServerId, kind: str, words: str, *, by: str = "") -> None:
+    async def add_event(self, server_id: ServerId, kind: str, words: str, *, by: str = "", done: str = "") -> None:
         """Record something that changed no server. Raises NotFound."""
-        await self._write(servers.add_event, Event(server_id, self._clock(), kind, words, by or "hub"))
+        await self._write(servers.add_event, Event(server_id, self._clock(), kind, words, by or "hub", done=done))
 
     async def events_of(self, server_id: ServerId, limit: int = 200) -> tuple[Event, ...]:
         """The newest ``limit`` events of a run, the oldest of them first."""
         return await self._read(servers.events_of, server_id, limit)
+
+    async def trail(self, scope: Scope, limit: int = 200) -> tuple[Line, ...]:
+        """The newest ``limit`` events within the scope, oldest of them first. Raises NotFound."""
+        return await self._read(trail.trail, scope, limit)
+
+    async def knows_server(self, server_id: str) -> bool:
+        """Whether there is a run of this id."""
+        return await self._read(trail.knows, server_id)
 
     async def prune_ended(self, before: datetime, limit: int = 1000) -> int:
         """Delete at most ``limit`` runs that ended before then, with their events; call again while it returns ``limit``."""

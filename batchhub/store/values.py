@@ -26,7 +26,7 @@ class Event:
     """One line of a server's evidence trail.
 
     ``kind`` is a short word for programs (``phase``, ``submit``, ``stop`` …), ``words`` a sentence for people, ``by`` who caused it: a
-    user's name, or ``hub``. ``seen`` is what was seen of the job that led to it, ``done`` what was done then, each in a few words or empty.
+    user's name, ``scheduler`` or ``hub``. ``seen`` is what was seen of the job that led to it, ``done`` what was done then, each in a few words or empty.
     """
 
     server_id: ServerId

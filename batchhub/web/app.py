@@ -12,6 +12,7 @@ from tornado.web import Application, StaticFileHandler
 from batchhub.core.errors import ConfigError
 from batchhub.web.api.base import UnknownApi
 from batchhub.web.api.events import OwnServersApi, ProgressApi
+from batchhub.web.api.history import HistoryApi
 from batchhub.web.api.hub import ConnectionApi, HealthApi, MetricsApi, RootApi, UserApi, WhoApi
 from batchhub.web.api.servers import ExtendApi, ServerApi
 from batchhub.web.base import HEADERS, Page
@@ -19,6 +20,7 @@ from batchhub.web.links import Links
 from batchhub.web.log import log_request
 from batchhub.web.pages.access import AccessPage, DefaultRoute, StoppedPage, UserRedirect
 from batchhub.web.pages.admin import AdminPage
+from batchhub.web.pages.history import HistoryPage
 from batchhub.web.pages.home import ExtendPage, HomePage, HubRoot
 from batchhub.web.pages.pending import PendingPage, StopPage
 from batchhub.web.pages.sign_in import LoginPage, LogoutPage
@@ -104,6 +106,7 @@ def _routes(web: Web) -> list[Any]:
         (rf"{hub}spawn{_SERVER}", SpawnPage),
         (rf"{hub}spawn-pending{_SERVER}", PendingPage),
         (rf"{hub}stop{_SERVER}", StopPage),
+        (rf"{hub}server{_SERVER}", HistoryPage),
         (rf"{hub}extend{_SERVER}", ExtendPage),
         (rf"{hub}access", AccessPage),
         (rf"{hub}user-redirect/(.*)", UserRedirect),
@@ -118,6 +121,7 @@ def _routes(web: Web) -> list[Any]:
         (rf"{api}/events", OwnServersApi),
         (rf"{api}/users/([^/]+)", UserApi),
         (rf"{one}/progress", ProgressApi),
+        (rf"{one}/events", HistoryApi),
         (rf"{one}/extend", ExtendApi),
         (one, ServerApi),
         (rf"{api}/jobs/([^/]+)/connection", ConnectionApi),

@@ -91,6 +91,10 @@ class Links:
         """The waiting page."""
         return self._of("spawn-pending", user, name)
 
+    def history(self, user: str, name: str = "", run: str = "") -> str:
+        """What happened to a server; ``run`` is the id of one of its runs, the newest if not said."""
+        return self._of("server", user, name) + (f"?run={segment(run)}" if run else "")
+
     def stop(self, user: str, name: str = "") -> str:
         """Where the stop buttons post to."""
         return self._of("stop", user, name)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
+from batchhub.control.ports import TrailEvent
 from batchhub.control.service import ServerView
 from batchhub.core.model import Phase, Want
 from batchhub.web.links import Links
@@ -119,6 +120,36 @@ def progress_event(view: ServerView, links: Links) -> dict[str, Any]:
             "log_tail": server.log_tail,
         }
     return event
+
+
+def event_model(event: TrailEvent) -> dict[str, Any]:
+    """A line of a run's trail."""
+    return {
+        "time": event.at.isoformat(),
+        "kind": event.kind,
+        "by": event.by,
+        "seen": event.seen,
+        "done": event.done,
+        "words": event.words,
+    }
+
+
+def run_model(view: ServerView) -> dict[str, Any]:
+    """A run among those of its name."""
+    server = view.server
+    return {
+        "id": server.id,
+        "phase": server.phase.value,
+        "title": view.status.title,
+        "profile": server.profile,
+        "cluster": server.cluster,
+        "job_id": server.job_id,
+        "node": server.host or None,
+        "requested": iso(server.created),
+        "ended": iso(server.ended) if server.ended else None,
+        "outcome": server.outcome.value if server.outcome else None,
+        "exit_code": server.exit_code,
+    }
 
 
 def brief(view: ServerView) -> dict[str, Any]:

@@ -24,6 +24,11 @@ def utc(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
+def utc_exactly(moment: datetime) -> str:
+    """The same to the second."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
 def tone(view: ServerView) -> str:
     """The colour of a server's state: its phase, ``failed`` for an end nobody wished, ``ended`` for a calm one."""
     if view.server.phase is Phase.ENDED:
@@ -46,6 +51,7 @@ class Renderer:
         self._jinja.filters |= {
             "iso": iso,
             "utc": utc,
+            "utc_exactly": utc_exactly,
             "tone": tone,
             "walltime": format_walltime,
             "profile_title": self._profile_title,

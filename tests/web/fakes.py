@@ -21,8 +21,9 @@ from batchhub.auth.sessions import Sessions
 from batchhub.auth.throttle import Throttle
 from batchhub.auth.tokens import Tokens
 from batchhub.auth.xsrf import Xsrf
+from batchhub.control.evidence import Evidence
 from batchhub.control.orphans import Orphan
-from batchhub.control.service import FormView, HubService, ServerView
+from batchhub.control.service import FormView, History, HubService, ServerView
 from batchhub.core.errors import Conflict, Denied, HubError, NotFound
 from batchhub.core.forms import Choice, Field, FieldKind, Profile, check
 from batchhub.core.idleness import limits_of
@@ -41,6 +42,7 @@ from batchhub.core.model import (
     new_server_id,
 )
 from batchhub.core.words import describe
+from batchhub.store.values import Event
 from batchhub.web.app import make_app
 from batchhub.web.people import AuthPeople
 from batchhub.web.ports import MAX_BODY, WebServices, WebSettings
@@ -92,6 +94,9 @@ class FakeHub(HubService):
         self.offered: list[Profile] = [LAB, STUDIO]
         self.rows: dict[tuple[str, str], Server] = {}
         self.reports: dict[tuple[str, str], JobReport] = {}
+        self.past: dict[tuple[str, str], list[Server]] = {}
+        self.trails: dict[str, list[Event]] = {}
+        self.cut = False
         self.silent: datetime | None = None
         self.refuse: HubError | None = None
         self.offered_times: tuple[timedelta, ...] = ()
@@ -158,6 +163,15 @@ class FakeHub(HubService):
         if view.server.alive:
             self.move(user, name, want=Want.DOWN)
         return await self.server(user, name)
+
+    async def history(self, user: UserName, name: str, run: str = "") -> History:
+        view = await self.server(user, name)
+        rows = [view.server, *self.past.get((user, name), ())]
+        chosen = next((row for row in rows if run in {"", row.id}), None)
+        if chosen is None:
+            raise NotFound(f"There is no run {run!r} of this server.")
+        found = Evidence(chosen, self.trails.get(chosen.id, ()), self.cut, rows)
+        return History(self.view(chosen), found, [self.view(row) for row in rows])
 
     async def extend(self, user: UserName, name: str, walltime: timedelta, by: UserName) -> ServerView:
         self.calls.append(("extend", user, name, walltime, by))

@@ -22,12 +22,15 @@ function brief(when, now) {
   return { day: "numeric", month: "short", hour: "numeric", minute: "2-digit" };
 }
 
-/** <time datetime="…"> in the reader's own zone and language. */
+/** Where lines are compared with logs: the date in short, the time to the second. */
+const EXACT = { dateStyle: "short", timeStyle: "medium" };
+
+/** <time datetime="…"> in the reader's own zone and language; with data-exact to the second. */
 export function localTimes(root = document) {
   for (const element of root.querySelectorAll("time[datetime]:not([data-local])")) {
     const when = new Date(element.dateTime);
     if (Number.isNaN(when.valueOf())) continue;
-    element.textContent = when.toLocaleString(undefined, brief(when, new Date()));
+    element.textContent = when.toLocaleString(undefined, "exact" in element.dataset ? EXACT : brief(when, new Date()));
     element.title = when.toLocaleString(undefined, { dateStyle: "full", timeStyle: "long" });
     element.dataset.local = "";
   }
@@ -40,6 +43,19 @@ export function countdowns(root = document) {
     const text = spell((Number(element.dataset.end) - Date.now()) / 1000);
     if (element.textContent !== text) element.textContent = text;
   }
+}
+
+/** Fetch the page at `address` again and put its part with this one's id in place of what this one holds; a page one may not see is loaded. */
+export async function renew(part, address) {
+  const response = await fetch(address, { headers: { "X-XSRFToken": xsrf() }, cache: "no-store" });
+  if (response.status === 401 || response.redirected) return location.reload();
+  if (!response.ok) return;
+  const fresh = new DOMParser().parseFromString(await response.text(), "text/html").getElementById(part.id);
+  const focused = part.contains(document.activeElement) ? document.activeElement.id : "";
+  part.replaceChildren(...fresh.childNodes);
+  localTimes(part);
+  countdowns(part);
+  if (focused) document.getElementById(focused)?.focus();
 }
 
 export function start() {
