@@ -38,7 +38,7 @@ from batchhub.core.errors import (
 )
 from batchhub.core.handshake import Connection
 from batchhub.core.lifecycle import Action, Decision, Limits
-from batchhub.core.model import Outcome, Phase, Server, ServerId
+from batchhub.core.model import JobState, Outcome, Phase, Server, ServerId
 from batchhub.core.ports import Clock, Routes
 
 log = logging.getLogger(__name__)
@@ -115,6 +115,7 @@ class Reconciler:
             settings=settings.stop,
         )
         self._silent: dict[ServerId, datetime] = {}
+        self._suspended: dict[ServerId, datetime] = {}
         self._closed = False
 
     # ------------------------------------------------ the queue
@@ -158,7 +159,13 @@ class Reconciler:
         return False
 
     def _limits(self, row: Server, now: datetime) -> Limits:
-        """Nobody is given up for what could not be asked: while hub, proxy or login node were down, say."""
+        """Nobody is given up for what could not be asked: while hub, proxy or login node were down, or the job was suspended."""
+        seen = self._clusters[row.cluster].poller.newest(row.id)
+        if row.phase is Phase.STARTING and seen and seen.report and seen.report.state is JobState.SUSPENDED:
+            self._suspended[row.id] = now
+        suspended = self._suspended.get(row.id)
+        if suspended is not None and now - suspended <= self._settings.limits.start_timeout:
+            return self._patient
         silent = self._silent.get(row.id)
         return self._settings.limits if silent is not None and now - silent <= _LATELY else self._patient
 
@@ -228,6 +235,7 @@ class Reconciler:
         decision = decided[0]
         if row.phase is not Phase.STARTING:
             self._silent.pop(server_id, None)
+            self._suspended.pop(server_id, None)
         if row.phase is not before.phase:
             log.info("server %s of %s: %s -> %s%s", row.id, row.user, before.phase, row.phase, _how(row))
         for action in decision.actions:
