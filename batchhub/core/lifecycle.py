@@ -184,8 +184,7 @@ def sight(row: Server, seen: Observation | None, now: datetime, limits: Limits) 
 
 def _sight_of_report(row: Server, job: JobReport, truth: Truth, now: datetime, limits: Limits) -> Sight:
     if job.state is JobState.UNKNOWN:
-        # There is a job, though its node is lost, say. Who wants it away need not wait for the node.
-        return Sight.RUNNING if row.want is Want.DOWN else Sight.UNKNOWN
+        return Sight.UNKNOWN
     if job.state.terminal:
         comes_back = job.state in {JobState.PREEMPTED, JobState.NODE_FAIL}
         if comes_back and truth is Truth.SEEN and now - (job.ended or now) < limits.requeue_grace:

@@ -44,7 +44,7 @@ ALICE, BOB = UserName("alice"), UserName("bob")
 ACCOUNT = getpass.getuser()
 PROFILE = Profile(name="lab", cluster="hpc")
 
-PATIENCE = 20.0
+PATIENCE = 120.0
 """Seconds of the machine's own time that a test waits for what must come."""
 
 # The job waits in `read` on a FIFO, so that a test may end it by itself with an exit code of its choice.
