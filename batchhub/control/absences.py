@@ -48,6 +48,11 @@ class Absences:
         absence.answers += 1
         return absence.answers
 
+    def answers(self, server_id: ServerId) -> int | None:
+        """How many good answers in a row lack it; ``None`` if it is not missing."""
+        absence = self._absent.get(server_id)
+        return absence.answers if absence is not None else None
+
     def begun(self, server_id: ServerId, now: datetime) -> None:
         """It is being looked for, and nothing is known yet."""
         self._absent.setdefault(server_id, _Absence(now))

@@ -1,7 +1,8 @@
 """Looks at one cluster for everybody: one question a tick for all its jobs, accounting only for jobs that left the queue.
 
 What cannot be asked is UNKNOWN and says since when. A job that is merely missing from a good answer is not gone: it must be missing
-twice, or the tool must say so itself, and then accounting is asked for its end.
+twice, or the tool must say so itself, and then accounting is asked for its end. Where no record tells of that, the job is asked for alone
+before it is called gone: to such a question every scheduler says in words that there is none.
 """
 
 from __future__ import annotations
@@ -153,6 +154,13 @@ class Poller:
         """The newest observation that said something."""
         return self._sightings.last_good(server_id)
 
+    def silent_about(self, row: Server) -> datetime | None:
+        """Since when the scheduler, though it answers, says nothing of the row's job; ``None`` while it does, or left it out but once."""
+        answers = self._absences.answers(row.id)
+        if row.job_id is None or (answers is not None and answers < self._settings.confirmations):
+            return None
+        return self._sightings.unknown_since(row.id)
+
     def wake(self) -> None:
         """Ask soon: something was just submitted, cancelled or is being looked at."""
         self._wake.set()
@@ -282,7 +290,7 @@ class Poller:
         """Note what a good answer says of a job; whether that is that it left the queue."""
         assert row.job_id is not None
         report = found.get(row.job_id)
-        if report is not None and (not report.user or report.user == row.account):
+        if report is not None and _is_ours(report, row):
             self._absences.back(row.id)
             self._sightings.put(row.id, Observation(Truth.SEEN, asked_at, report))
             return False
@@ -336,6 +344,7 @@ class Poller:
         questions = self._accounting_questions(rows)
         asked = {job for _, jobs in questions for job in jobs}
         records, word = await self._ask_accounting(questions)
+        without: list[Server] = []
         for row in rows:
             assert row.job_id is not None
             record = records.get(row.job_id)
@@ -349,10 +358,40 @@ class Poller:
             doubtful = record is not None and row.job_id not in gone
             patience = self._settings.accounting_patience * (10 if doubtful else 1)
             if not questions or self._absences.waited(row.id, now, patience):
-                self._ended(row, Observation(Truth.GONE, now))
+                without.append(row)
                 continue
             self._absences.asked(row.id, now)
             self._sightings.put(row.id, Observation(Truth.UNKNOWN, now, word=word or "its end is not recorded yet"))
+        for row in without:
+            if row.job_id in gone:
+                self._ended(row, Observation(Truth.GONE, now))
+        for number, row in enumerate(row for row in without if row.job_id not in gone):
+            if number < self._settings.single_records:
+                await self._ask_alone(row)
+            else:
+                self._unproven(row, now, "it has still to be asked for alone")
+
+    async def _ask_alone(self, row: Server) -> None:
+        """No record will tell how it ended, and lists only left it out. That it is gone is the scheduler's word about this one job."""
+        assert row.job_id is not None
+        now = self._clock()
+        try:
+            listing = await self._ask([row.job_id])
+        except Unreachable as error:
+            self._unproven(row, now, str(error))
+            return
+        report = listing.jobs.get(row.job_id)
+        if report is not None and _is_ours(report, row):
+            self._absences.back(row.id)
+            self._sightings.put(row.id, Observation(Truth.SEEN, now, report))
+        elif report is None and row.job_id not in listing.gone and listing.bad_rows:
+            self._unproven(row, now, "the scheduler's answer about it cannot be read")
+        else:
+            self._ended(row, Observation(Truth.GONE, now))
+
+    def _unproven(self, row: Server, now: datetime, word: str) -> None:
+        self._absences.asked(row.id, now)
+        self._sightings.put(row.id, Observation(Truth.UNKNOWN, now, word=word))
 
     def _ended(self, row: Server, end: Observation) -> None:
         self._absences.ended(row, end)
@@ -435,3 +474,8 @@ class Poller:
 async def _read(read: Callable[[Completed, Sequence[JobId]], T], done: Completed, jobs: Sequence[JobId]) -> T:
     """Read an answer; a large one without holding up the loop."""
     return read(done, jobs) if len(done.out) < _LARGE else await asyncio.to_thread(read, done, jobs)
+
+
+def _is_ours(report: JobReport, row: Server) -> bool:
+    """Ids are used again after a scheduler was set up anew: a stranger's job is not the row's."""
+    return not report.user or report.user == row.account

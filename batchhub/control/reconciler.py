@@ -31,7 +31,7 @@ from batchhub.control.troubles import Troubles
 from batchhub.core.errors import FileMissing, HubError, NotFound, TunnelError, Unreachable
 from batchhub.core.handshake import Connection
 from batchhub.core.lifecycle import Action, Decision, Limits
-from batchhub.core.model import Outcome, Phase, Server, ServerId, Trace
+from batchhub.core.model import JobState, Outcome, Phase, Server, ServerId, Trace
 from batchhub.core.ports import Clock, Routes
 
 log = logging.getLogger(__name__)
@@ -125,6 +125,7 @@ class Reconciler:
         )
         self._silent: dict[ServerId, datetime] = {}
         self._uncollected = Uncollected()
+        self._suspended: dict[ServerId, datetime] = {}
         self._closed = False
 
     # ------------------------------------------------ the queue
@@ -168,7 +169,13 @@ class Reconciler:
         return False
 
     def _limits(self, row: Server, now: datetime) -> Limits:
-        """Nobody is given up for what could not be asked: while hub, proxy or login node were down, say."""
+        """Nobody is given up for what could not be asked: while hub, proxy or login node were down, or the job was suspended."""
+        seen = self._clusters[row.cluster].poller.newest(row.id)
+        if row.phase is Phase.STARTING and seen and seen.report and seen.report.state is JobState.SUSPENDED:
+            self._suspended[row.id] = now
+        suspended = self._suspended.get(row.id)
+        if suspended is not None and now - suspended <= self._settings.limits.start_timeout:
+            return self._patient
         silent = self._silent.get(row.id)
         return self._settings.limits if silent is not None and now - silent <= _LATELY else self._patient
 
@@ -238,6 +245,7 @@ class Reconciler:
         found, _, decision = decided[0]
         if row.phase is not Phase.STARTING:
             self._silent.pop(server_id, None)
+            self._suspended.pop(server_id, None)
         if row.phase is not before.phase:
             log.info("server %s of %s: %s -> %s%s", row.id, row.user, before.phase, row.phase, _how(row))
         try:

@@ -330,7 +330,9 @@ class HubService:
         if facts is None:
             return ServerView(row, describe(row, None, None, self._clock()))
         poller = facts.poller
-        status = describe(row, poller.last_good(row.id), poller.silent_since, self._clock())
+        status = describe(
+            row, poller.last_good(row.id), poller.silent_since, self._clock(), unknown_since=poller.silent_about(row)
+        )
         limits = limits_of(self._profiles.get(row.profile)).sentence if row.alive and row.want is Want.UP else ""
         offers = self._extender.offers(row) if self._extender else ()
         return ServerView(row, status, facts.title, offers, limits)

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 
 from batchhub.core.limits import format_walltime
-from batchhub.core.model import JobReport, Observation, Outcome, Phase, Server, Truth, Want
+from batchhub.core.model import JobReport, JobState, Observation, Outcome, Phase, Server, Truth, Want
 from batchhub.core.walltime import end_of, limit_of, shown_warning
 
 _NEVER = "No node can ever fulfil what it asks for: it will never run as it is."
@@ -129,16 +129,26 @@ def explain_reason(reason: str) -> str:
     return next((text for form, text in _REASON_FORMS if form.match(reason)), "")
 
 
-def describe(row: Server, seen: Observation | None, silent_since: datetime | None, now: datetime) -> Status:
+def describe(
+    row: Server,
+    seen: Observation | None,
+    silent_since: datetime | None,
+    now: datetime,
+    *,
+    unknown_since: datetime | None = None,
+) -> Status:
     """The status of a server for its page.
 
     ``seen`` is the newest observation that said something; ``silent_since`` is since when questions about it fail, ``None`` if the newest
-    one was answered.
+    one was answered; ``unknown_since`` is since when the answers leave this one job out, or say that its node cannot be asked.
     """
     job = seen.report if seen and seen.truth is Truth.SEEN else None
-    title, sentence, progress = _phase_words(row, job)
+    suspended = job is not None and job.state is JobState.SUSPENDED and row.alive and row.want is Want.UP
+    title, sentence, progress = _suspended_words(row) if suspended else _phase_words(row, job)
     if silent_since is not None and row.alive:
         sentence += " The scheduler does not answer at the moment; nothing changes until it does."
+    elif unknown_since is not None and row.alive:
+        sentence += " The scheduler says nothing certain about the job at the moment; nothing changes until it does."
     detail = _detail(row, job)
     if detail.casefold() == title.casefold():
         detail = ""
@@ -147,7 +157,7 @@ def describe(row: Server, seen: Observation | None, silent_since: datetime | Non
         sentence=sentence.strip(),
         detail=detail,
         progress=progress,
-        silent_since=silent_since if row.alive else None,
+        silent_since=silent_since or unknown_since if row.alive else None,
         estimated_start=job.estimated_start if job and row.phase is Phase.QUEUED else None,
         time_left=_time_left(job, seen, now) if row.phase in {Phase.STARTING, Phase.READY} else None,
         walltime=limit_of(job) if row.phase in {Phase.STARTING, Phase.READY} else None,
@@ -188,6 +198,12 @@ def _phase_words(row: Server, job: JobReport | None) -> tuple[str, str, int]:
             return "Ready", f"It runs{where}.", 100
         case _:
             return "Ending", "The scheduler is ending the job.", 50
+
+
+def _suspended_words(row: Server) -> tuple[str, str, int]:
+    where = f" on {row.host}" if row.host else ""
+    progress = 100 if row.phase is Phase.READY else 60
+    return "Suspended", f"The scheduler has suspended it{where}; it goes on when it is resumed.", progress
 
 
 def _queued(row: Server, job: JobReport | None) -> str:

@@ -162,7 +162,8 @@ class Slurm:
             raise SubmitAmbiguous("sbatch did not answer in time; the job may have been created.")
         require_command(done, self._program("sbatch"))
         if done.code == 0:
-            raise SubmitAmbiguous("sbatch reported success without a job id.")
+            said = f"sbatch reported success without a job id. {words_of(done.err, 'sbatch')}"
+            raise SubmitAmbiguous(said.rstrip())
         lines = complaints(done.err)
         words = words_of(done.err, "sbatch") or f"sbatch exited with status {done.code} and said nothing."
         verdicts = [line for line in lines if _FAILED.search(line)]
@@ -225,13 +226,17 @@ class Slurm:
 
         A *single* unknown id is refused in words: that id is gone. Of *several*, the unknown ones are left out silently: those
         are merely missing. Anything on stderr that is not the usual noise of a login makes missing jobs mean nothing, so the
-        whole answer is Unreachable, unless every job was seen.
+        whole answer is Unreachable, unless every job was seen. So is one that holds text but no job, and silence about a single id.
         """
         require_answer(done, self._program("squeue"))
         wanted = self._by_number(jobs)
         bad: list[str] = []
         seen = _match(read_rows(rows(done.out, tuple(_SQUEUE_COLUMNS), bad), bad), wanted, prefer_alive=True)
         lines = complaints(done.err)
+        if not seen and done.code == 0 and not lines and (bad or _alone(wanted)):
+            raise Unreachable(
+                f"squeue said nothing about the jobs it was asked for: {bad[0] if bad else 'no word at all'}"
+            )
         if done.code == 0 and (not lines or len(seen) == len(wanted)):
             return Listing(seen, bad_rows=tuple(bad))
         if len(wanted) == 1 and not seen and lines and all(_UNKNOWN_JOB.search(line) for line in lines):
@@ -262,16 +267,19 @@ class Slurm:
         require_answer(done, self._program(program))
         wanted = self._by_number(jobs)
         lines = complaints(done.err)
+        bad: list[str] = []
         if not self.sacct:
             if done.code != 0 and lines and all(_UNKNOWN_JOB.search(line) for line in lines):
                 return {}
             shown = read_show_job(done.out)[:1] if done.code == 0 else []
             found = _match((({"raw": str(_number(job.id))}, job) for job in shown), wanted, prefer_alive=False)
         else:
-            read = list(read_rows(rows(done.out, tuple(_SACCT_COLUMNS), []), []))
+            read = list(read_rows(rows(done.out, tuple(_SACCT_COLUMNS), bad), bad))
             read.reverse()  # of two runs of one job that were submitted together, the later line is the newer
             read.sort(key=lambda pair: pair[1].submitted or _LONG_AGO, reverse=True)
             found = _match(read, wanted, prefer_alive=False)
+        if bad and not found and done.code == 0 and not lines:
+            raise Unreachable(f"{program}'s answer cannot be read: {bad[0]}")
         if done.code == 0 and (not lines or len(found) == len(wanted)):
             return found
         raise _unreachable(done, program)
@@ -355,6 +363,11 @@ _LONG_AGO = datetime.fromtimestamp(0, UTC)
 
 def _squeue_options() -> tuple[str, ...]:
     return ("--noheader", "--states=all", f"--format={SEPARATOR.join(_SQUEUE_COLUMNS.values())}")
+
+
+def _alone(wanted: Mapping[str, JobId]) -> bool:
+    """Whether one whole job is asked for: squeue answers that with a row or a refusal. An array's element may be left out."""
+    return len(wanted) == 1 and all(number.isdigit() for number in wanted)
 
 
 def _bare(job: JobId) -> str:

@@ -223,6 +223,14 @@ class Cluster:
         """The job ends by itself, with this exit code."""
         self._order(job_id, "finish", finish_code=code)
 
+    def time_out(self, job_id):
+        """The job's time is up now."""
+        self._order(job_id, "timeout")
+
+    def exhaust_memory(self, job_id):
+        """The job uses more memory than it asked for, and is killed for it."""
+        self._order(job_id, "oom")
+
     def lose(self, job_id):
         """The scheduler forgets the job entirely, its processes are killed."""
         with self.store.locked() as session:

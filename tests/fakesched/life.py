@@ -17,7 +17,7 @@ from tests.fakesched.store import FINAL, Store, node_address, now
 
 ALIVE = ("RUNNING", "SUSPENDED", "COMPLETING")
 HEARTBEAT = 5.0
-KILLS = ("cancel", "requeue", "preempt", "node_fail", "timeout", "finish", "lose")
+KILLS = ("cancel", "requeue", "preempt", "node_fail", "timeout", "oom", "finish", "lose")
 
 
 # ---------------------------------------------------------------- scheduling (under the lock)
@@ -219,6 +219,8 @@ def _verdict(job, ended, order):
         return "CANCELLED", "None"
     if order == "timeout":
         return "TIMEOUT", "TimeLimit"
+    if order == "oom":
+        return "OUT_OF_MEMORY", "OutOfMemory"
     if order == "preempt":
         return "PREEMPTED", "None"
     if order == "node_fail":
@@ -428,7 +430,7 @@ class Supervisor:
 
     def start_kill(self, what):
         self.order = what
-        if what == "node_fail":
+        if what in ("node_fail", "oom"):
             signal_family(self.me, signal.SIGKILL)
             return
         signal_family(self.me, signal.SIGCONT)
@@ -454,7 +456,7 @@ class Supervisor:
             if delay:
                 job["state"] = "COMPLETING"
                 session.put(job)
-        if what in (None, "cancel", "timeout", "finish"):
+        if what in (None, "cancel", "timeout", "oom", "finish"):
             self.dialect.after_run(self.store, job, ended, what)
         if delay:
             time.sleep(delay)

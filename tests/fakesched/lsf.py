@@ -13,6 +13,7 @@ plan = lsf_submit.plan
 after_run = lsf_submit.after_run
 TERMS = {
     "timeout": ("TERM_RUNLIMIT", "job killed after reaching LSF run time limit"),
+    "oom": ("TERM_MEMLIMIT", "job killed after reaching LSF memory usage limit"),
     "preempt": ("TERM_PREEMPT", "job killed after preemption"),
     "node_fail": ("TERM_ZOMBIE", "job killed by LSF because its host is unavailable"),
 }
@@ -63,7 +64,7 @@ def status(job):
 def exit_code(job):
     if job["state"] == "TIMEOUT":
         return 140
-    if job["ended_by"] in ("cancel", "preempt", "node_fail"):
+    if job["ended_by"] in ("cancel", "oom", "preempt", "node_fail"):
         return 130
     return job["exit_signal"] + 128 if job["exit_signal"] else job["exit_code"]
 

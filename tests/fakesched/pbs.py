@@ -153,6 +153,8 @@ def state_letter(config, job):
 def exit_status(job, *, torque):
     if job["state"] == "TIMEOUT":
         return -11 if torque else -29
+    if job["state"] == "OUT_OF_MEMORY":
+        return -10 if torque else -27
     if job["ended_by"] == "cancel":
         return 271
     if job["state"] == "NODE_FAIL":
@@ -196,6 +198,8 @@ def comment(config, job):
         return base
     if job["state"] == "TIMEOUT":
         return f"{base} and exceeded resource walltime"
+    if job["state"] == "OUT_OF_MEMORY":
+        return f"{base} and exceeded resource mem"
     return f"{base} and failed" if exit_status(job, torque=False) else f"{base} and finished"
 
 

@@ -194,6 +194,7 @@ class Store:
         """The jobs, for one holder at a time; what was changed is saved at the end."""
         with open(self.file("lock"), "rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            self._config = None  # it may have been changed since: a job's supervisor lives for long
             with closing(sqlite3.connect(self.file("state.db"), timeout=30)) as db:
                 db.execute("PRAGMA synchronous = OFF")
                 yield Session(db, self.config)
