@@ -423,6 +423,31 @@ def test_a_scheduler_out_of_its_mind_changes_nothing_and_every_end_is_told(site:
         assert "JupyterLab has ended" in page
         assert words_of_its_end in page
     assert site.live_jobs(ADA) == site.live_jobs(GRACE) == {}
+    the_trail_tells_it(site, ids[GRACE])
+
+
+def the_trail_tells_it(site: Site, job: str) -> None:
+    """`batchhub events` tells of grace's run, whose submit lost its answer, from the database of the hub that runs; its metrics count it."""
+    argv = (sys.executable, "-m", "batchhub", "events", f"{GRACE}/", "--json", f"--config={site.hub.config}")
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {line["job"] for line in lines} == {job}
+    kinds = [line["kind"] for line in lines]
+    assert kinds[:3] == ["requested", "submit", "unanswered"], kinds
+    assert "answered" in kinds
+    steps = [line for line in lines if line["kind"] == "phase"]
+    assert all(line["seen"] for line in steps)
+    assert steps[-1]["by"] == "scheduler"
+    assert "cancelled outside" in steps[-1]["words"]
+    # A scheduler that is silent or out of its mind is no step: it is seen in the figures.
+    assert len(steps) <= 4, steps
+    metrics = requests.get(f"http://127.0.0.1:{site.hub.hub_port}/hub/metrics", timeout=120).text
+    ended = 'batchhub_ended_total{cluster="old",outcome="cancelled outside",profile="lab"} 1.0'
+    for line in (ended, 'batchhub_unknown_seconds{cluster="old"} 0.0', f'program="{site.words.submit}"'):
+        assert line in metrics, metrics
+    assert 'batchhub_poll_failures_total{cluster="old"} 0.0' not in metrics
+    assert GRACE not in metrics
 
 
 def is_told(person: Program, *, silent: bool) -> None:
