@@ -255,9 +255,10 @@ class Reconciler:
             measure(self._meters, found, row, self._clock())
         if row.phase is Phase.ENDED and before.phase is not Phase.ENDED:
             await self._offers.withdraw(row)
-            await self._troubles.close(row)
         elif row.phase is Phase.ENDED and self._uncollected.expects(row.id):
             await self._collect(row, cluster)
+        if row.phase is Phase.ENDED and not self._uncollected.expects(row.id):
+            await self._troubles.close(row)
 
     async def _act(self, action: Action, row: Server, cluster: Cluster) -> Server:
         match action:
@@ -414,6 +415,7 @@ class Reconciler:
             self._collect_later(row)
             await self._troubles.failed(row, Action.COLLECT, str(error))
             return row
+        await self._troubles.over(row, Action.COLLECT)
         if remains.whole:
             self._uncollected.done(row.id)
         else:

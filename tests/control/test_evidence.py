@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from batchhub.control import evidence
-from batchhub.core.errors import BadInput, Denied, NotFound
+from batchhub.core.errors import BadInput, Denied, NotFound, Unreachable
 from batchhub.core.model import JobState, Phase, ServerId, UserName
 from batchhub.store import schema
 from tests.control.memory import Clock, MemoryCluster, MemoryRoutes
@@ -126,6 +126,33 @@ async def test_a_job_directory_that_cannot_be_made(world: World) -> None:
         "submit",
         "submitted",
     ]
+
+
+@pytest.mark.parametrize("tries", [5, 40])
+async def test_a_log_that_cannot_be_read_leaves_nothing_behind(world: World, tries: int) -> None:
+    row = await world.ready()
+    world.cluster.end(JobState.FAILED)
+    launcher = world.reconciler._clusters["hpc"].launcher
+    read, count = launcher._transport.get, 0
+
+    async def away(path: str, user: str, limit: int = 65536) -> bytes:
+        nonlocal count
+        count += 1
+        if count < tries:
+            raise Unreachable("The login node does not answer.")
+        return await read(path, user, limit)
+
+    launcher._transport.get = away  # type: ignore[method-assign]
+    await world.tick()
+    await world.tick()
+    for _ in range(60):
+        world.clock.move(300)
+        world.reconciler.look([row.id])
+        await world.settle()
+    kinds = [kind for kind, *_ in await trail(world)]
+    assert kinds.count("collect failed") == (1 if tries == 5 else 3), kinds
+    assert kinds.count("collect worked") == (tries == 5)
+    assert not world.reconciler._troubles._open
 
 
 async def test_what_is_shown_of_a_run_and_of_the_ones_before(world: World) -> None:

@@ -109,7 +109,7 @@ class House:
             )
             await self.store.add_server(ready)
             report = JobReport(JobId(str(number + 1)), JobState.RUNNING, user=row.account, host="n1", started=T0)
-            self.poller._put(row.id, Observation(Truth.SEEN, T0 + timedelta(seconds=1), report))
+            self.poller._sightings.put(row.id, Observation(Truth.SEEN, T0 + timedelta(seconds=1), report))
 
     async def verify(self) -> None:
         await self.reconciler.verify_routes()
