@@ -26,7 +26,7 @@ from batchhub.core.errors import SubmitRejected, TunnelError
 from batchhub.core.forms import Field, FieldKind, Profile
 from batchhub.core.lifecycle import Limits
 from batchhub.core.model import JobState, Outcome, Phase, Server, UserName, Want
-from batchhub.core.ports import RouteTarget
+from batchhub.core.ports import Answer, RouteTarget
 from batchhub.store.store import Store
 from tests.control.memory import Clock, MemoryBuilder, MemoryCluster, MemoryRoutes, MemoryTransport
 
@@ -38,7 +38,7 @@ class Killed(BaseException):
     """The process is gone; nothing in it catches this."""
 
 
-LATE = frozenset({"submit", "cancel", "put", "publish", "withdraw", "offer", "withdraw_offer"})
+LATE = frozenset({"submit", "cancel", "put", "publish", "withdraw", "offer", "withdraw_offer", "ask"})
 """What another machine or process may still do after the hub has died. A transaction of the database is not of them."""
 
 
@@ -106,7 +106,7 @@ class Plane:
     def __init__(self, scene: "Scene", fuse: Fuse) -> None:
         transport = fuse.wire(MemoryTransport(scene.cluster), "run", "put", "make_directory")
         store = fuse.wire(scene.store, "update", "add_server")
-        routes = fuse.wire(scene.routes, "publish", "withdraw", "probe", "offer", "withdraw_offer")
+        routes = fuse.wire(scene.routes, "publish", "withdraw", "probe", "offer", "withdraw_offer", "ask")
         builder, broadcast = scene.builder, Broadcast()
         self._scene = scene
         self.poller = Poller(
@@ -399,6 +399,14 @@ async def stopped_while_it_starts(scene: Scene) -> None:
     await scene.ends(Outcome.STOPPED, scene.stop)
 
 
+async def told_to_end_before_it_is_cancelled(scene: Scene) -> None:
+    """Its application is asked first, and takes no notice."""
+    scene.builder.jupyter = True
+    row = await scene.until(lambda row: scene.has_the_right_route(row, 4711), scene.start)
+    scene.routes.answers[scene.builder.shutdown_path(row)] = Answer(200)
+    await scene.ends(Outcome.STOPPED, scene.stop)
+
+
 async def a_cancel_that_fails_twice(scene: Scene) -> None:
     await scene.until(lambda row: scene.has_the_right_route(row, 4711), scene.start)
     scene.cluster.fail_cancels = 2
@@ -488,6 +496,7 @@ FLOWS = [
     a_stop_at_once,
     stopped_while_it_waits,
     stopped_while_it_starts,
+    told_to_end_before_it_is_cancelled,
     a_cancel_that_fails_twice,
     it_finishes_by_itself,
     its_time_is_up,

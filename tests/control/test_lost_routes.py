@@ -4,7 +4,6 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
 
 import pytest
 
@@ -17,16 +16,14 @@ from batchhub.core.model import (
     JobId,
     JobReport,
     JobState,
-    Observation,
     Phase,
     Server,
     ServerId,
-    Truth,
     UserName,
 )
 from batchhub.core.ports import RouteTarget
 from batchhub.store.store import Store
-from tests.control.memory import T0, Clock, MemoryBuilder, MemoryCluster, MemoryRoutes, MemoryTransport
+from tests.control.memory import T0, Clock, Job, MemoryBuilder, MemoryCluster, MemoryRoutes, MemoryTransport
 
 SERVERS, WORKERS = 1000, 16
 
@@ -109,10 +106,16 @@ class House:
             )
             await self.store.add_server(ready)
             report = JobReport(JobId(str(number + 1)), JobState.RUNNING, user=row.account, host="n1", started=T0)
-            self.poller._sightings.put(row.id, Observation(Truth.SEEN, T0 + timedelta(seconds=1), report))
+            self.cluster.jobs[report.id] = Job(report, row.job_name, row.account)
+        await self.poller.tick()
+        await self.rest()
+        self.cluster.calls.clear()
 
     async def verify(self) -> None:
         await self.reconciler.verify_routes()
+        await self.rest()
+
+    async def rest(self) -> None:
         for _ in range(200_000):
             if not self.reconciler._busy:
                 return

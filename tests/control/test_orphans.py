@@ -80,7 +80,7 @@ def test_what_is_done_about_it(change: dict, report: Deed, adopt: Deed, cancel: 
 def test_nothing_is_ever_done_without_proof_age_and_a_second_word(policy: Policy, found: Finding) -> None:
     deed, _ = judge(found, T0, BY[policy])
     if deed in {Deed.ADOPT, Deed.CANCEL}:
-        assert deed == policy
+        assert (deed, policy) in {(Deed.ADOPT, Policy.ADOPT), (Deed.CANCEL, Policy.CANCEL)}
         assert (found.job, found.facts, found.since, found.named) == (JOB, FACTS, LONG_AGO, (JobId("7"),))
         assert not found.ended
     if deed is Deed.ADOPT:
