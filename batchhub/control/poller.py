@@ -201,6 +201,7 @@ class Poller:
             return set()
         found: dict[JobId, JobReport] = {}
         gone: set[JobId] = set()
+        unread: set[JobId] = set()
         jobs = [row.job_id for row in rows if row.job_id is not None]
         try:
             for start in range(0, len(jobs), self._settings.batch):
@@ -208,6 +209,7 @@ class Poller:
                 listing = self._dialect.read_status(await self._transport.run(self._dialect.status(part)), part)
                 found.update(listing.jobs)
                 gone |= listing.gone
+                unread |= listing.unread
                 for row_text in listing.bad_rows:
                     log.warning("cluster %s: a status row could not be read: %s", self.cluster, row_text)
         except Unreachable as error:
@@ -222,6 +224,12 @@ class Poller:
             if report is not None and (not report.user or report.user == row.account):
                 self._missing.pop(row.id, None)
                 self._put(row.id, Observation(Truth.SEEN, asked_at, report))
+                continue
+            if row.job_id in unread:
+                self._missing.pop(row.id, None)
+                self._put(
+                    row.id, Observation(Truth.UNKNOWN, asked_at, word="the scheduler's row about it is unreadable")
+                )
                 continue
             missing = self._missing.setdefault(row.id, _Missing(asked_at))
             missing.answers += 1
