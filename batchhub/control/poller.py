@@ -79,6 +79,9 @@ _LARGE = 64 * 1024
 """Characters. A longer answer is read in a thread: thousands of rows take some tenths of a second, in which nobody else must wait."""
 
 
+UNREADABLE = "the scheduler's row about it is unreadable"
+
+
 class Poller:
     """The eyes on one cluster."""
 
@@ -262,11 +265,13 @@ class Poller:
         found: dict[JobId, JobReport] = {}
         gone: set[JobId] = set()
         answered: set[JobId] = set()
+        unread: set[JobId] = set()
         try:
             for part in self._batches(rows):
                 listing = await self._ask(part)
                 found.update(listing.jobs)
                 gone |= listing.gone
+                unread |= listing.unread
                 answered.update(part)
         except Unreachable as error:
             self._silence(asked_at, error)
@@ -274,6 +279,10 @@ class Poller:
             self._sightings.note((row for row in rows if row.job_id not in answered), unknown)
         else:
             self._answer(asked_at)
+        answered -= unread
+        for row in (row for row in rows if row.job_id in unread):
+            self._absences.over(row.id)
+            self._sightings.put(row.id, Observation(Truth.UNKNOWN, asked_at, word=UNREADABLE))
         left = [row for row in rows if row.job_id in answered and self._has_left(row, found, gone, asked_at)]
         if left:
             await self._find_ends(left, gone)

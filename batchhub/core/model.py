@@ -146,12 +146,14 @@ class Listing:
 
     ``jobs`` holds what was seen. ``gone`` holds ids the tool itself said it does not know any more; an id in neither is merely
     missing, which is not an answer. ``bad_rows`` are lines that could not be read (at most a few, shortened): they say
-    nothing about any job.
+    nothing about any job. ``unread`` are the ids that such lines begin with: the scheduler holds those jobs, but in which state is
+    not known, so they are not even missing.
     """
 
     jobs: Mapping[JobId, JobReport]
     gone: frozenset[JobId] = frozenset()
     bad_rows: tuple[str, ...] = ()
+    unread: frozenset[JobId] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

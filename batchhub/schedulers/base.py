@@ -97,6 +97,12 @@ def note_bad_row(bad: list[str], row: str) -> None:
         bad.append(shorten(row, 120))
 
 
+def named_in(heads: re.Pattern[str], text: str, jobs: Iterable[JobId]) -> frozenset[JobId]:
+    """The jobs that stand where ``heads`` finds an id (group 1) in ``text``, with or without a server's or cluster's name behind it."""
+    named = set(heads.findall(text))
+    return frozenset(job for job in jobs if job in named or re.split(r"[.;]", job, maxsplit=1)[0] in named)
+
+
 def require_command(done: Completed, program: str) -> None:
     """Raise CommandNotFound if the shell, sudo or env said that the command is missing or may not be executed.
 

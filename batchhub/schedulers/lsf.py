@@ -15,7 +15,7 @@ from batchhub.core.errors import Unreachable
 from batchhub.core.model import JobId, JobReport, JobState, Listing, QueueInfo
 from batchhub.core.ports import NO_ENVIRONMENT, Command, Completed, JobRequest
 from batchhub.schedulers import extension
-from batchhub.schedulers.base import MAX_BAD_ROWS, PLAIN_ENV, SCRUB_LSF, check_ids
+from batchhub.schedulers.base import MAX_BAD_ROWS, PLAIN_ENV, SCRUB_LSF, check_ids, named_in
 from batchhub.schedulers.lsf_long import read_long
 from batchhub.schedulers.lsf_read import FORMAT, read_rows, under_asked
 from batchhub.schedulers.lsf_site import read_site
@@ -23,6 +23,7 @@ from batchhub.schedulers.lsf_words import read_killed, read_submitted, require_b
 
 # Never 0, which is "all jobs" to bkill and bjobs.
 _ID = re.compile(r"[1-9]\d{0,11}(?:\[[1-9]\d{0,8}\])?")
+_HEADS = re.compile(r'(?:^|"JOBID"\s*:\s*")(\d{1,12}(?:\[\d{1,9}\])?)(?!\w)', re.ASCII | re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +112,8 @@ class Lsf:
         if self.flavour == "openlava":
             gone |= {job for job, report in seen.items() if report.state is JobState.FAILED}
             seen = {job: report for job, report in seen.items() if job not in gone}
-        return Listing(seen, gone, tuple(rows.bad[:MAX_BAD_ROWS]))
+        unread = named_in(_HEADS, done.out, jobs) - seen.keys() - gone
+        return Listing(seen, gone, tuple(rows.bad[:MAX_BAD_ROWS]), unread)
 
     def accounting(self, jobs: Sequence[JobId]) -> Command | None:
         """``bhist -l``, which reads files: slow, and only for jobs that ``bjobs`` has forgotten. Raises BadInput for no ids."""

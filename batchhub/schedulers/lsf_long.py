@@ -14,7 +14,7 @@ from itertools import pairwise
 
 from batchhub.core.model import JobId, JobReport, JobState
 from batchhub.schedulers.base import parse_duration, parse_int, shorten
-from batchhub.schedulers.lsf_read import STATES, read_hosts, read_termination, read_time, signal_of
+from batchhub.schedulers.lsf_read import RUN_LIMIT_EXIT, STATES, read_hosts, read_termination, read_time, signal_of
 
 _HEAD = re.compile(r"Job (?:Id )?<(\d{1,12}(?:\[\d{1,9}\])?)>")
 _EVENT = re.compile(r"([A-Z][a-z]{2} [A-Z][a-z]{2} +\d{1,2} \d\d:\d\d:\d\d(?: \d{4})?): *(?:\[\d+\] *)?(.*)")
@@ -147,6 +147,8 @@ def _state(story: _Story, raw: str) -> JobState:
         return state
     if story.why is not None:
         return story.why
+    if story.code == RUN_LIMIT_EXIT and not story.asked_to_end:
+        return JobState.TIMEOUT
     # Nobody is said to have ended it: one that never began, or whose owner asked for its end, was cancelled.
     return JobState.CANCELLED if story.asked_to_end or not story.hosts else JobState.FAILED
 

@@ -74,6 +74,9 @@ _TERMINATIONS: Mapping[str, JobState] = {
     "REQUEUE_ADMIN": JobState.REQUEUED,
 }
 
+RUN_LIMIT_EXIT = 140
+"""128 + SIGUSR2, the signal that LSF sends at the run limit (bjobs, "exit codes"); a notebook server does not die of it otherwise."""
+
 # The sentences that bhist, bacct and bjobs -l add to such a word, for answers that hold the sentence alone.
 _SENTENCES = (
     (re.compile(r"killed by owner|killed by (?:root|LSF) admin|forced? to exit by", re.IGNORECASE), JobState.CANCELLED),
@@ -226,8 +229,9 @@ def _report(given: Mapping[str, str]) -> JobReport:
         raise BadInput("This is no job of bjobs.")
     index = number[2] or values.get("jobindex", "")
     ran = values.get("exec_host", "")
-    state = end_state(stat, values.get("exit_reason", ""), ran=bool(ran) or "exec_host" not in given)
-    code = parse_int(values.get("exit_code", "")) if state.terminal else None
+    code = parse_int(values.get("exit_code", ""))
+    state = end_state(stat, values.get("exit_reason", ""), ran=bool(ran) or "exec_host" not in given, code=code)
+    code = code if state.terminal else None
     nodes = () if state.waiting else read_hosts(ran)
     on_node = state in {JobState.RUNNING, JobState.STARTING, JobState.SUSPENDED}
     return JobReport(
@@ -253,14 +257,19 @@ def _report(given: Mapping[str, str]) -> JobReport:
     )
 
 
-def end_state(stat: str, reason: str, *, ran: bool) -> JobState:
-    """The state for a STAT word; an EXIT is told apart by why LSF ended the job, one that never had a host was killed waiting."""
+def end_state(stat: str, reason: str, *, ran: bool, code: int | None = None) -> JobState:
+    """The state for a STAT word; an EXIT is told apart by why LSF ended the job, one that never had a host was killed waiting.
+
+    Without such words exit code 140 tells of the run limit (:data:`RUN_LIMIT_EXIT`).
+    """
     state = STATES.get(stat, JobState.UNKNOWN)
     if state is not JobState.FAILED:
         return state
     why = read_termination(reason)
     if why is not None:
         return why
+    if ran and code == RUN_LIMIT_EXIT:
+        return JobState.TIMEOUT
     return JobState.FAILED if ran else JobState.CANCELLED
 
 

@@ -14,7 +14,7 @@ from batchhub.core.errors import BadInput, Unreachable
 from batchhub.core.model import JobId, JobReport, JobState, Listing, QueueInfo
 from batchhub.core.ports import Command, Completed, JobRequest
 from batchhub.schedulers import extension
-from batchhub.schedulers.base import MAX_BAD_ROWS, PLAIN_ENV, SCRUB_PBS, check_ids, note_bad_row, shorten
+from batchhub.schedulers.base import MAX_BAD_ROWS, PLAIN_ENV, SCRUB_PBS, check_ids, named_in, note_bad_row, shorten
 from batchhub.schedulers.pbs_jobs import read_job
 from batchhub.schedulers.pbs_read import Records, read_json, read_xml
 from batchhub.schedulers.pbs_site import read_pbs_site, read_torque_site
@@ -29,6 +29,7 @@ from batchhub.schedulers.pbs_words import (
 )
 
 _ID = re.compile(r"\d{1,18}(?:\[\d{0,9}\])?(?:\.[A-Za-z0-9][A-Za-z0-9._-]{0,254})?")
+_ABOUT = re.compile(r"\s(\d+(?:\[\d*\])?)\.[A-Za-z0-9._-]+$", re.ASCII | re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -285,8 +286,10 @@ def _listing(records: Records, said: Complaints, jobs: Sequence[JobId], *, torqu
     """
     printed = (*records.found, *said.unknown, *said.finished)
     ids = same_job(jobs, printed) if jobs else {name: JobId(name) for name in printed}
-    gone = frozenset(ids[name] for name in (*said.unknown, *said.finished) if name in ids)
+    # A number without its server's name may have been cut short, and then be another job's.
+    gone = frozenset(ids[name] for name in (*said.unknown, *said.finished) if name in ids and "." in name)
     seen: dict[JobId, JobReport] = {}
+    unread = named_in(_ABOUT, "\n".join(said.about), jobs) | frozenset(same_job(jobs, records.unread).values())
     bad = [*records.bad]
     for line in said.about:
         note_bad_row(bad, line)
@@ -298,6 +301,7 @@ def _listing(records: Records, said: Complaints, jobs: Sequence[JobId], *, torqu
             seen[job] = read_job(job, record, torque=torque)
         except BadInput as error:
             note_bad_row(bad, f"{shorten(name, 60)}: {error}")
+            unread |= {job}
     if jobs and not (printed or bad):
         raise Unreachable("The scheduler named none of the jobs it was asked about, and no reason.")
-    return Listing(seen, gone, tuple(bad[:MAX_BAD_ROWS]))
+    return Listing(seen, gone, tuple(bad[:MAX_BAD_ROWS]), unread - gone - seen.keys())

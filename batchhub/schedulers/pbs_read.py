@@ -29,8 +29,10 @@ _JSON_WORD = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?|true|false
 _TEXT_MEMBER = re.compile(r'(\s*"(?:[^"\\]|\\.)*"\s*:\s*)"(.*)"(,?)\s*')
 _OTHER_MEMBER = re.compile(r'\s*(?:"(?:[^"\\]|\\.)*"\s*:\s*)?(?:[^\s"{}\[\]]+|[{\[]|[}\]]|"(?:[^"\\]|\\.)*"),?\s*')
 _HEAD = re.compile(r'(\s+)"(\d+(?:\[\d*\])?\.[^"\\\s]+)"\s*:\s*\{\s*')
+_HEAD_WITHIN = re.compile(r'"\d+(?:\[\d*\])?\.[^"\\\s]+"\s*:\s*\{')
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 _XML_JOB = re.compile(r"<(Job|Node)>(.*?)</\1>", re.DOTALL)
+_XML_NAME = re.compile(r"<(?:Job_Id|name)>([^<>]{1,300})</")
 _DSV_SPLIT = re.compile(r"(?<!\\)\|")
 
 
@@ -40,6 +42,8 @@ class Records:
 
     found: Mapping[str, Record]
     bad: tuple[str, ...] = ()
+    unread: frozenset[str] = frozenset()
+    """The names of all of those that have one."""
     present: bool = True
     """Whether the document had the section at all: PBS prints the same skeleton for *no job* and *no server*."""
 
@@ -51,17 +55,19 @@ class _Gathered:
     found: dict[str, Record] = field(default_factory=dict)
     bad: list[str] = field(default_factory=list)
     twice: set[str] = field(default_factory=set)
+    unread: set[str] = field(default_factory=set)
 
     def add(self, name: str, record: Record | None) -> None:
         if record is None or name in self.found or name in self.twice:
             note_bad_row(self.bad, name)
+            self.unread.add(name)
             if self.found.pop(name, None) is not None or name in self.twice:
                 self.twice.add(name)
             return
         self.found[name] = record
 
     def close(self, *, present: bool = True) -> Records:
-        return Records(self.found, tuple(self.bad), present)
+        return Records(self.found, tuple(self.bad), frozenset(self.unread), present)
 
 
 # ---------------------------------------------------------------- JSON
@@ -109,10 +115,13 @@ def _loads(text: str) -> Any:
 
 
 def _pairs(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """The members of an object. Of two equal keys the last is kept (queue limits), but of two equal *records* neither."""
+    """The members of an object. Of two equal keys the last is kept (queue limits), but of two equal *records* or states neither.
+
+    Where a piece of the document was lost, the head of one record goes on with the rest of another, and says its state twice.
+    """
     members: dict[str, Any] = {}
     for key, value in pairs:
-        both = key in members and isinstance(value, dict)
+        both = key in members and (isinstance(value, dict) or key == "job_state")
         members[key] = None if both else value
     return members
 
@@ -128,17 +137,19 @@ def _quote_bare_words(text: str) -> str:
 def _record_by_record(body: str) -> Records:
     """Read the jobs of a document that is broken as a whole, by its indentation."""
     gathered = _Gathered()
-    name, indent, lines = "", "", list[str]()
+    name, indent, lines, whole = "", "", list[str](), True
     for line in body.splitlines():
         if not name:
             head = _HEAD.fullmatch(line)
             if head is not None and (not indent or head[1] == indent):
-                indent, name, lines = head[1], head[2], []
+                indent, name, lines, whole = head[1], head[2], [], True
         elif line.rstrip().rstrip(",") == indent + "}":
             record = _loads(_quote_bare_words("{" + "\n".join(_mend(lines)) + "}"))
-            gathered.add(name, record if isinstance(record, dict) else None)
+            gathered.add(name, record if isinstance(record, dict) and whole else None)
             name = ""
         else:
+            # Another record's head inside this one: a value poses as it, or this record's end was lost.
+            whole = whole and not _HEAD_WITHIN.search(line)
             lines.append(line)
     return gathered.close()
 
@@ -243,8 +254,11 @@ def read_xml(text: str, element: str = "Job", key: str = "Job_Id") -> Records:
     for chunk in _XML_JOB.finditer(_CONTROL.sub("?", text)):
         if chunk[1] == element:
             record = _element(chunk[0])
-            name = record.get(key) if record else None
-            gathered.add(name.strip() if isinstance(name, str) else chunk[0], record if name else None)
+            name = record.get(key) if record else _XML_NAME.search(chunk[0])
+            if isinstance(name, re.Match):
+                name = name[1]
+            known = isinstance(name, str) and name.strip()
+            gathered.add(known or chunk[0][:300], record if known else None)
     return gathered.close()
 
 
@@ -255,7 +269,8 @@ def _element(text: str) -> Record | None:
         root = ET.fromstring(text)  # noqa: S314 -- bounded, and no document type can be in it (read_xml)
     except ET.ParseError:
         return None
-    return {child.tag: _value(child) for child in root}
+    record = {child.tag: _value(child) for child in root}
+    return record if len(record) == len(root) else None  # an attribute twice: two records that ran into one
 
 
 def _value(element: ET.Element) -> Any:

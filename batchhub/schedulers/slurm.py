@@ -24,6 +24,7 @@ from batchhub.schedulers.base import (
     check_ids,
     chunks,
     complaints,
+    named_in,
     require_answer,
     require_command,
     shorten,
@@ -67,6 +68,7 @@ _JOB_ID = re.compile(r"\d{1,18}(?:[_+]\d{1,18})?(?:;[A-Za-z0-9._-]{1,64})?", re.
 _NAME = re.compile(r"[A-Za-z0-9._+-]{1,128}")
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@-]{0,63}\$?")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\\]")
+_HEADS = re.compile(r"^[ \t]*(\d{1,18}(?:[_+]\d{1,18})?)(?!\w)", re.ASCII | re.MULTILINE)
 _SUBMITTED = re.compile(r"^(\d{1,18})(?:;(\S{1,64}))?$", re.ASCII)
 _SUBMITTED_LONG = re.compile(r"^Submitted batch job (\d{1,18})(?: on cluster (\S{1,64}))?$", re.ASCII)
 # Only these lines are verdicts, if there is one: "'x' can't be reached now" follows the second, and means nothing then.
@@ -238,7 +240,8 @@ class Slurm:
                 f"squeue said nothing about the jobs it was asked for: {bad[0] if bad else 'no word at all'}"
             )
         if done.code == 0 and (not lines or len(seen) == len(wanted)):
-            return Listing(seen, bad_rows=tuple(bad))
+            unread = named_in(_HEADS, done.out, wanted.values()) - seen.keys()
+            return Listing(seen, bad_rows=tuple(bad), unread=unread)
         if len(wanted) == 1 and not seen and lines and all(_UNKNOWN_JOB.search(line) for line in lines):
             return Listing({}, gone=frozenset(wanted.values()), bad_rows=tuple(bad))
         raise _unreachable(done, "squeue")

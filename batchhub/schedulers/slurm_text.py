@@ -155,6 +155,9 @@ def report(row: Mapping[str, str]) -> JobReport:
     number, word, reason = row["id"].strip(), row["word"].strip(), said(row.get("reason"))
     if not _ID.fullmatch(number) or not _WORD.fullmatch(word.partition(" ")[0]):
         raise BadInput(f"{shorten(number, 40)!r} in state {shorten(word, 40)!r} is not a job.")
+    if number.isdecimal() and row.get("raw", number).strip() != number:
+        # Only parts of arrays and of heterogeneous jobs have a number other than the id that people see.
+        raise BadInput(f"The row of job {shorten(number, 40)!r} is about {shorten(row['raw'], 40)!r} too.")
     state = state_of(word, reason, row.get("priority", ""))
     # A pending job has no node yet: what some releases print then are the nodes it may get.
     nodes = () if state.waiting else expand_nodes(said(row.get("nodes")))
