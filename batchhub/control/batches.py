@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from batchhub.core.model import JobId
 
@@ -27,6 +27,14 @@ def cost(job: JobId) -> int:
     sent = job.partition(";")[0]
     odd = sum(byte not in _PLAIN for byte in sent.encode("utf-8", "surrogatepass"))
     return len(sent) + 1 + ((odd + 2) * _CODED if odd else 0)
+
+
+def by_cluster(jobs: Iterable[JobId]) -> list[list[JobId]]:
+    """The ids, parted by the cluster that Slurm named behind a semicolon: the same number is another job there."""
+    groups: dict[str, list[JobId]] = {}
+    for job in jobs:
+        groups.setdefault(job.partition(";")[2], []).append(job)
+    return list(groups.values())
 
 
 def batches(jobs: Sequence[JobId], *, room: int = LINE_BYTES, most: int = MOST) -> Iterator[Sequence[JobId]]:

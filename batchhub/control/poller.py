@@ -18,7 +18,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from batchhub.control.absences import Absences
-from batchhub.control.batches import LINE_BYTES, MOST, batches
+from batchhub.control.batches import LINE_BYTES, MOST, batches, by_cluster
 from batchhub.control.inspection import Inspection
 from batchhub.control.pace import Pace, drawn, pause
 from batchhub.control.ports import NO_METERS, Meters, ServerStore
@@ -314,17 +314,17 @@ class Poller:
         return False
 
     def _batches(self, rows: Iterable[Server]) -> Iterator[Sequence[JobId]]:
-        jobs = [row.job_id for row in rows if row.job_id is not None]
-        return batches(jobs, room=self._settings.line_bytes, most=self._settings.batch)
+        for jobs in by_cluster(row.job_id for row in rows if row.job_id is not None):
+            yield from batches(jobs, room=self._settings.line_bytes, most=self._settings.batch)
 
     def _askable(self, rows: Sequence[Server], now: datetime) -> Sequence[Server]:
         """Those whose job id this scheduler could have given; one that it could not must not keep the others from being asked about.
 
         That happens when a cluster's scheduler is changed in the configuration while its servers live.
         """
-        jobs = [row.job_id for row in rows if row.job_id is not None]
         try:
-            self._dialect.status(jobs)
+            for jobs in by_cluster(row.job_id for row in rows if row.job_id is not None):
+                self._dialect.status(jobs)
         except BadInput:
             good = [row for row in rows if self._fits(row, now)]
         else:
@@ -353,6 +353,8 @@ class Poller:
         questions = self._accounting_questions(rows)
         asked = {job for _, jobs in questions for job in jobs}
         records, word = await self._ask_accounting(questions)
+        owners = {row.job_id: row for row in rows}
+        records = {job: record for job, record in records.items() if job in owners and _is_ours(record, owners[job])}
         without: list[Server] = []
         for row in rows:
             assert row.job_id is not None
@@ -371,24 +373,33 @@ class Poller:
                 continue
             self._absences.asked(row.id, now)
             self._sightings.put(row.id, Observation(Truth.UNKNOWN, now, word=word or "its end is not recorded yet"))
-        for row in without:
+        await self._prove(without, gone)
+
+    async def _prove(self, rows: Sequence[Server], gone: set[JobId]) -> None:
+        """No record will tell how they ended. That one is gone is the scheduler's own word, if need be to a question about it alone."""
+        now = self._clock()
+        left: list[Server] = []
+        for row in rows:
             if row.job_id in gone:
                 self._ended(row, Observation(Truth.GONE, now))
-        for number, row in enumerate(row for row in without if row.job_id not in gone):
-            if number < self._settings.single_records:
-                await self._ask_alone(row)
             else:
-                self._unproven(row, now, "it has still to be asked for alone")
+                left.append(row)
+        few = self._settings.single_records
+        for number, row in enumerate(left):
+            if number >= few or not await self._ask_alone(row):
+                for other in left[number:]:
+                    self._unproven(other, now, "it has still to be asked for alone")
+                return
 
-    async def _ask_alone(self, row: Server) -> None:
-        """No record will tell how it ended, and lists only left it out. That it is gone is the scheduler's word about this one job."""
+    async def _ask_alone(self, row: Server) -> bool:
+        """Whether there was an answer."""
         assert row.job_id is not None
         now = self._clock()
         try:
             listing = await self._ask([row.job_id])
         except Unreachable as error:
-            self._unproven(row, now, str(error))
-            return
+            log.warning("cluster %s: job %s is in no list and no record: %s", self.cluster, row.job_id, error)
+            return False
         report = listing.jobs.get(row.job_id)
         if report is not None and _is_ours(report, row):
             self._absences.back(row.id)
@@ -397,6 +408,7 @@ class Poller:
             self._unproven(row, now, "the scheduler's answer about it cannot be read")
         else:
             self._ended(row, Observation(Truth.GONE, now))
+        return True
 
     def _unproven(self, row: Server, now: datetime, word: str) -> None:
         self._absences.asked(row.id, now)

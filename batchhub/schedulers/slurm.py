@@ -221,7 +221,7 @@ class Slurm:
 
     def status(self, jobs: Sequence[JobId]) -> Command:
         """One squeue for all the jobs, in every state: by default it hides those that ended."""
-        return self._ask("squeue", *_squeue_options(), "--array", f"--jobs={self._id_list(jobs)}")
+        return self._ask("squeue", *_squeue_options(), "--array", f"--jobs={self._id_list(jobs)}", at=self._home(jobs))
 
     def read_status(self, done: Completed, jobs: Sequence[JobId]) -> Listing:
         """What squeue's three answers mean.
@@ -257,9 +257,9 @@ class Slurm:
         if self.sacct:
             columns = ",".join(_SACCT_COLUMNS.values())
             options = ("--allocations", "--parsable2", "--noheader", f"--delimiter={SEPARATOR}", f"--format={columns}")
-            return self._ask("sacct", *options, f"--jobs={self._id_list(jobs)}")
+            return self._ask("sacct", *options, f"--jobs={self._id_list(jobs)}", at=self._home(jobs))
         ids = self._id_list(jobs)
-        return None if "," in ids else self._ask("scontrol", "show", "job", ids)
+        return None if "," in ids else self._ask("scontrol", "show", "job", ids, at=self._home(jobs))
 
     def read_accounting(self, done: Completed, jobs: Sequence[JobId]) -> Mapping[JobId, JobReport]:
         """The newest record of each job; one that accounting does not know is absent, which is its own word.
@@ -292,7 +292,10 @@ class Slurm:
     def cancel(self, jobs: Sequence[JobId]) -> Sequence[Command]:
         """``scancel`` with up to 200 ids: it sends one request for each, and must end before its deadline."""
         ids = check_ids(jobs, _JOB_ID)
-        return [self._ask("scancel", *(_bare(job) for job in group)) for group in chunks(ids, 200)]
+        homes = dict.fromkeys(self._home((job,)) for job in ids)
+        parted = [(home, [job for job in ids if self._home((job,)) == home]) for home in homes]
+        groups = [(home, group) for home, part in parted for group in chunks(part, 200)]
+        return [self._ask("scancel", *(_bare(job) for job in group), at=home) for home, group in groups]
 
     def read_cancel(self, done: Completed) -> None:
         """Scancel says nothing and exits 0 for jobs that ended or never were; some releases say so and exit otherwise."""
@@ -307,7 +310,13 @@ class Slurm:
     def extend(self, job: JobId, walltime: timedelta) -> Command | None:
         """``scontrol update``. A job's owner may only lower the limit of one that runs; operators may raise it too."""
         (number,) = check_ids([job], _JOB_ID)
-        return self._ask("scontrol", "update", f"JobId={_bare(number)}", f"TimeLimit={extension.minutes(walltime)}")
+        return self._ask(
+            "scontrol",
+            "update",
+            f"JobId={_bare(number)}",
+            f"TimeLimit={extension.minutes(walltime)}",
+            at=self._home((number,)),
+        )
 
     def read_extend(self, done: Completed) -> None:
         """Silence is consent. Raises Denied, Conflict, Unreachable."""
@@ -336,18 +345,34 @@ class Slurm:
     def _program(self, program: str) -> str:
         return f"{self.bin_dir.rstrip('/')}/{program}" if self.bin_dir else program
 
-    def _argv(self, program: str, *options: str) -> tuple[str, ...]:
-        cluster = (f"--clusters={self.cluster}",) if self.cluster else ()
+    def _argv(self, program: str, *options: str, at: str | None = None) -> tuple[str, ...]:
+        name = self.cluster if at is None else at
+        cluster = (f"--clusters={name}",) if name else ()
         return (self._program(program), *cluster, *options)
 
-    def _ask(self, program: str, *options: str) -> Command:
+    def _ask(self, program: str, *options: str, at: str | None = None) -> Command:
         return Command(
-            argv=self._argv(program, *options),
+            argv=self._argv(program, *options, at=at),
             env=_ASK_ENV,
             unset=SCRUB_SLURM,
             keep=KEEP_SLURM,
             deadline=self.status_deadline,
         )
+
+    def _home(self, jobs: Iterable[JobId]) -> str:
+        """The cluster to be asked about these ids; its own is none (empty). Raises BadInput for ids of several clusters.
+
+        ``123;east`` was given to another cluster, whose number 123 is another job than ours: by a script's ``--clusters``, say. Only a
+        federation's numbers mean the same job everywhere; they hold the cluster where it was submitted in the bits from the 27th on.
+        """
+        homes = {self._home_of(job) for job in jobs}
+        if len(homes) != 1:
+            raise BadInput("Jobs of several Slurm clusters cannot be asked for at once.")
+        return homes.pop()
+
+    def _home_of(self, job: JobId) -> str:
+        name = job.partition(";")[2]
+        return name if name and _number(job) < _FEDERATED else self.cluster
 
     def _id_list(self, jobs: Sequence[JobId]) -> str:
         return ",".join(dict.fromkeys(_bare(job) for job in check_ids(jobs, _JOB_ID)))
@@ -361,6 +386,7 @@ class Slurm:
             raise _unreachable(done, program)
 
 
+_FEDERATED = 1 << 26
 _LONG_AGO = datetime.fromtimestamp(0, UTC)
 
 

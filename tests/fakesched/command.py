@@ -90,6 +90,14 @@ class Call:
         self.started.append(job["seq"])
         return job
 
+    def go_to(self, cluster):
+        """Speak to another cluster from here on (Slurm's ``--clusters``)."""
+        if not cluster or cluster == self.config["name"]:
+            return
+        if cluster not in self.config["clusters"]:
+            self.fail(f"{self.name}: error: No cluster '{cluster}' known by database.", 1)
+        self.store = Store(self.config["clusters"][cluster])
+
     def knows_user(self, name):
         """Whether the name service of this host knows the account."""
         if name in self.config["users"] or name == self.user:
@@ -126,8 +134,8 @@ def main(dialect_name, name):
     finally:
         call.flush()
         for seq in call.started:
-            if not store.config["simulate"]:
-                life.detach(store, seq, dialect)
+            if not call.store.config["simulate"]:
+                life.detach(call.store, seq, dialect)
     store.log_call({"id": entry, "rc": status})
     return status
 

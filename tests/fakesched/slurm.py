@@ -127,6 +127,7 @@ def squeue(call):
         return 0
     if opts.get("json"):
         call.fail("squeue: fatal: JSON plugin loading failed.", 1)
+    call.go_to(opts.get("clusters"))
     env = os.environ
     asked = ids(call, opts["jobs"]) if "jobs" in opts else None
     states = opts.get("states") or env.get("SQUEUE_STATES")
@@ -169,6 +170,7 @@ def scancel(call):
     short = {"u": ("user", True), "n": ("name", True), "t": ("state", True), "v": ("verbose", False), "Q": ("quiet", False),
              "s": ("signal", True), "b": ("batch", False), "f": ("full", False), "p": ("partition", True), "M": ("clusters", True)}  # fmt: skip
     opts = parse(call.argv, short, {n: (n, t) for n, t in short.values()} | {"me": ("me", False)}, *unknown(call))
+    call.go_to(opts.get("clusters"))
     filters = {key for key in ("user", "name", "state", "partition", "me") if key in opts}
     if not opts.args and not filters:
         call.fail("scancel: error: No job identification provided", 1)
@@ -321,6 +323,7 @@ def sacct(call):
         "delimiter": ("delimiter", True),
     }
     opts = parse(call.argv, SACCT_SHORT, long, *unknown(call))
+    call.go_to(opts.get("clusters"))
     if not call.config["accounting"]:
         call.fail("Slurm accounting storage is disabled", 1)
     asked = None

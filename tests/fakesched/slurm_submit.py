@@ -348,8 +348,7 @@ def sbatch(call):
     shape = _shape(call, opts)
     if "array" in opts:
         call.fail(f"{FAILED}Invalid job array specification", 1)  # the fake has no arrays
-    if opts.get("clusters") and opts["clusters"] != call.config["name"]:
-        call.fail(f"sbatch: error: No cluster '{opts['clusters']}' known by database.", 1)
+    call.go_to(opts.get("clusters"))
     text, parts = _partitions(call, opts)
     _check_access(call, opts, parts)
     cwd = os.path.join(os.getcwd(), opts.get("chdir", ""))

@@ -36,6 +36,7 @@ DEFAULTS = {
     "qos": ["normal"],
     "enforce_part_limits": True,
     "slurm_version": "22.05.8",
+    "clusters": {},  # other clusters that slurmdbd knows: name -> its fake's directory
     "accounting": True,
     # PBS
     "pbs_server": "head",

@@ -27,10 +27,10 @@ async def make_world(tmp_path: Path, empty_database: Path, monkeypatch: pytest.M
     """Make a world of a site; its cluster's jobs are ended with the test."""
     made: list[World] = []
 
-    async def make(site: Site, **options: Any) -> World:
+    async def make(site: Site, *, directives: str = "", **options: Any) -> World:
         monkeypatch.setenv("HOME", str(tmp_path / "home"))
         new_database(tmp_path, empty_database)
-        world = World(tmp_path, site, options=options)
+        world = World(tmp_path, site, options=options, directives=directives)
         made.append(world)
         await world.open()
         return world

@@ -49,6 +49,7 @@ PATIENCE = 120.0
 
 # The job waits in `read` on a FIFO, so that a test may end it by itself with an exit code of its choice.
 SCRIPT = """#!/bin/sh
+{directives}
 cd {directory} || exit 9
 exec >>job.log 2>&1
 generation=$(sed 's/[^0-9]//g' secrets.json)
@@ -77,11 +78,16 @@ class Clock:
 
 
 class Builder(MemoryBuilder):
-    """Jobs of the script above."""
+    """Jobs of the script above. ``directives`` are its second line."""
+
+    def __init__(self, directives: str) -> None:
+        super().__init__()
+        self.directives = directives
 
     def build(self, server: Server, home: str) -> JobFiles:
         directory = f"{home.rstrip('/')}/.batchhub/jobs/{server.id}"
-        return JobFiles(SCRIPT.format(directory=shlex.quote(directory)), {"secrets.json": self.secrets(server)})
+        script = SCRIPT.format(directory=shlex.quote(directory), directives=self.directives)
+        return JobFiles(script, {"secrets.json": self.secrets(server)})
 
 
 @dataclass
@@ -108,27 +114,38 @@ class World:
     site: Site
     clock: Clock = field(default_factory=Clock)
     options: dict[str, Any] = field(default_factory=dict)
+    directives: str = ""
 
     def __post_init__(self) -> None:
         self.home = self.path / "home"
         self.home.mkdir()
-        self.fake = Fake(self.path / "cluster").create(
-            {
-                "nodes": {"n1": {"cores": 2}, "n2": {"cores": 2}},
-                "kill_wait": 0.5,
-                "requeue_delay": 0.0,
-                "admins": ["nosuch-admin"],
-                "node_path": os.environ["PATH"],
-                **self.site.fake,
-            }
-        )
+        self.fake = self.new_fake("cluster")
+        self.fakes = [self.fake]
         self.bin_dir = self.fake.install(self.site.bin, self.path / "bin")
         self.doors = Doors(world=self)
+
+    def new_fake(self, name: str) -> Fake:
+        config = {
+            "name": name,
+            "nodes": {"n1": {"cores": 2}, "n2": {"cores": 2}},
+            "kill_wait": 0.5,
+            "requeue_delay": 0.0,
+            "admins": ["nosuch-admin"],
+            "node_path": os.environ["PATH"],
+        }
+        return Fake(self.path / name).create({**config, **self.site.fake})
+
+    def beside(self, name: str) -> Fake:
+        """Another cluster that the same Slurm database knows."""
+        made = self.new_fake(name)
+        self.fake.configure(clusters={name: str(made.path)})
+        self.fakes.append(made)
+        return made
 
     async def open(self) -> None:
         self.store = Store(f"sqlite:///{self.path}/hub.sqlite", clock=self.clock)
         await self.store.open()
-        broadcast, builder = Broadcast(), Builder()
+        broadcast, builder = Broadcast(), Builder(self.directives)
         self.transport = LocalTransport(LocalSettings())
         self.dialect = self.site.make(self.bin_dir, **self.options)
         self.poller = Poller(
@@ -169,7 +186,8 @@ class World:
         await self.reconciler.close()
         await self.store.close()
         await self.transport.close()
-        self.fake.shutdown()
+        for fake in self.fakes:
+            fake.shutdown()
 
     def impatient(self, seconds: float = 0.4) -> None:
         """Commands get no longer than this from now on."""
@@ -255,7 +273,7 @@ class World:
     # ------------------------------------------------ the cluster
 
     async def job_of(self, server_id: str) -> SimpleNamespace | None:
-        jobs = [job for job in self.fake.jobs() if server_id in job.name]
+        jobs = [job for fake in self.fakes for job in fake.jobs() if server_id in job.name]
         assert len(jobs) <= 1, f"{len(jobs)} jobs of one server"
         return jobs[0] if jobs else None
 

@@ -18,7 +18,7 @@ SPAN = timedelta(hours=26, minutes=3, seconds=20)
 @pytest.mark.parametrize(
     ("dialect", "job", "argv"),
     [
-        (Slurm(), "8;east", ("scontrol", "update", "JobId=8", "TimeLimit=1564")),
+        (Slurm(), "8;east", ("scontrol", "--clusters=east", "update", "JobId=8", "TimeLimit=1564")),
         (
             Slurm(bin_dir="/s", cluster="e"),
             "13_1",

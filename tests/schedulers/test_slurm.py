@@ -116,9 +116,9 @@ def test_rule_9_absent_is_not_finished() -> None:
 
 
 def test_rule_10_ids_are_text() -> None:
-    asked = ids("123", "124_4", "125+1", "126;ref")
-    assert SLURM.status(asked).argv[-1] == "--jobs=123,124_4,125+1,126"
-    out = row("123") + row("124_4", raw="130") + row("125+1", raw="131") + row("126")
+    asked = ids("123", "124_4", "125+1", "67108990;ref")
+    assert SLURM.status(asked).argv[-1] == "--jobs=123,124_4,125+1,67108990"
+    out = row("123") + row("124_4", raw="130") + row("125+1", raw="131") + row("67108990")
     assert set(SLURM.read_status(Completed(0, out), asked).jobs) == set(asked)
     for odd in ("abc", "-1", "1,2", "1;a b", "1\n", ""):
         with pytest.raises(BadInput):
@@ -308,6 +308,21 @@ def test_an_unclear_find_is_no_answer(done: Completed) -> None:
 # ---------------------------------------------------------------- status
 
 
+@pytest.mark.parametrize("done", [Completed(0), Completed(0, "what?\n"), Completed(0, "\n")])
+def test_nothing_about_a_single_job_is_no_answer(done: Completed) -> None:
+    """Of an id that it does not know squeue says so; an element of an array is merely left out."""
+    with pytest.raises(Unreachable, match="said nothing about"):
+        SLURM.read_status(done, ids("1"))
+    if not done.out.strip():
+        assert SLURM.read_status(done, ids("1_3")).jobs == {}
+
+
+def test_text_without_a_job_in_it_is_no_answer() -> None:
+    for read in (SLURM.read_status, SLURM.read_accounting):
+        with pytest.raises(Unreachable, match="what"):
+            read(Completed(0, "what?\n"), ids("1", "2"))
+
+
 def test_ended_jobs_are_asked_for_as_well() -> None:
     assert {"--states=all", "--noheader", "--array"} < set(SLURM.status(ids("1")).argv)
 
@@ -401,9 +416,9 @@ def account(number: str = "1", state: str = "COMPLETED", **given: str) -> str:
 
 
 def test_accounting_asks_for_jobs_not_steps_and_the_newest_run() -> None:
-    command = SLURM.accounting(ids("1", "2;ref"))
+    command = SLURM.accounting(ids("1;ref", "2;ref"))
     assert command is not None
-    assert {"--allocations", "--parsable2", "--noheader", "--jobs=1,2"} < set(command.argv)
+    assert {"--clusters=ref", "--allocations", "--parsable2", "--noheader", "--jobs=1,2"} < set(command.argv)
     assert not {"-D", "--duplicates"} & set(command.argv)
     assert command.env["SLURM_TIME_FORMAT"] == "%s"
 
@@ -469,7 +484,7 @@ def test_without_accounting_one_job_is_asked_of_the_controller() -> None:
     assert slurm.accounting(ids("1", "2")) is None
     command = slurm.accounting(ids("1;ref"))
     assert command is not None
-    assert command.argv == ("scontrol", "show", "job", "1")
+    assert command.argv == ("scontrol", "--clusters=ref", "show", "job", "1")
     shown = "JobId=1 JobName=x JobState=RUNNING\n   UserId=al(1001) GroupId=al(1001)\n   JobState=FAILED Reason=NonZeroExitCode\n"
     shown += "   ExitCode=3:0\nJobId=2 JobName=y\n   UserId=al(1001)\n   JobState=RUNNING\n"
     found = slurm.read_accounting(Completed(0, shown), ids("1;ref"))
@@ -485,7 +500,7 @@ def test_without_accounting_one_job_is_asked_of_the_controller() -> None:
 
 def test_cancel_takes_several_at_once() -> None:
     commands = SLURM.cancel(ids("1", "2;ref", "3_4"))
-    assert [command.argv for command in commands] == [("scancel", "1", "2", "3_4")]
+    assert [command.argv for command in commands] == [("scancel", "1", "3_4"), ("scancel", "--clusters=ref", "2")]
     assert len(SLURM.cancel(ids(*map(str, range(1, 402))))) == 3
 
 
