@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -22,7 +23,6 @@ from tests.needs import missing
 _SETTINGS = {
     "listen_addresses": "",
     "fsync": "off",
-    "synchronous_commit": "off",
     "full_page_writes": "off",
     "shared_buffers": "16MB",
     "max_connections": "100",
@@ -52,9 +52,9 @@ class Postgres:
         self._process: subprocess.Popen[bytes] | None = None
         self._numbers = itertools.count()
         # PostgreSQL refuses to run as root; Debian's package makes an account for it.
-        self._as: list[str] = []
+        self._as: dict[str, Any] = {}
         if os.geteuid() == 0:
-            self._as = ["runuser", "-u", "postgres", "--"]
+            self._as = {"user": "postgres", "group": "postgres", "extra_groups": []}
             shutil.chown(directory, "postgres")
         self._run(
             "initdb", "-D", str(directory / "data"), "-U", "hub", "-A", "trust", "-E", "UTF8", "--no-sync", "--locale=C"
@@ -62,7 +62,7 @@ class Postgres:
 
     def _run(self, program: str, *words: str) -> None:
         done = subprocess.run(
-            [*self._as, str(self.bin / program), *words], capture_output=True, text=True, check=False, cwd="/"
+            [str(self.bin / program), *words], capture_output=True, text=True, check=False, cwd="/", **self._as
         )
         assert done.returncode == 0, done.stderr
 
@@ -72,7 +72,6 @@ class Postgres:
         with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
-                    *self._as,
                     str(self.bin / "postgres"),
                     "-D",
                     str(self.directory / "data"),
@@ -84,6 +83,7 @@ class Postgres:
                 stderr=log,
                 cwd="/",
                 start_new_session=True,
+                **self._as,
             )
         deadline = time.monotonic() + 60
         while True:

@@ -53,18 +53,10 @@ def of(session: Session, ids: Collection[ServerId]) -> dict[ServerId, Observatio
     return found
 
 
-def save_words(session: Session, words: Mapping[str, ClusterWord]) -> None:
-    """Note what is known of these clusters."""
-    rows = [
-        {
-            "name": name,
-            "silent_since": word.silent_since,
-            "silent_word": word.silent_word,
-            "answered_at": word.answered_at,
-        }
-        for name, word in words.items()
-    ]
-    _put(session, ClusterRow, "name", rows)
+def note_cluster(session: Session, name: str, word: ClusterWord) -> None:
+    """Note what is known of this cluster."""
+    facts = {"silent_since": word.silent_since, "silent_word": word.silent_word, "answered_at": word.answered_at}
+    _put(session, ClusterRow, "name", [{"name": name, **facts}])
 
 
 def words(session: Session) -> dict[str, ClusterWord]:

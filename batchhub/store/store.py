@@ -309,9 +309,9 @@ class Store:
         """The last good observations of these servers that were noted."""
         return await self._read(sightings.of, ids) if ids else {}
 
-    async def save_cluster_words(self, words: Mapping[str, ClusterWord]) -> None:
-        """Note what is known of these clusters."""
-        await self._write(sightings.save_words, words)
+    async def note_cluster(self, name: str, since: datetime | None, word: str, answered: datetime | None) -> None:
+        """Note what is known of a cluster: since when it is silent and why, and when it last answered."""
+        await self._write(sightings.note_cluster, name, ClusterWord(since, word, answered))
 
     async def cluster_words(self) -> dict[str, ClusterWord]:
         """What was last noted of each cluster."""

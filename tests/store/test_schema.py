@@ -12,7 +12,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from batchhub.core.errors import Conflict, WrongSchema
 from batchhub.core.model import Endpoint, JobId, JobReport, JobState, Observation, Outcome, Phase, Truth, Want
-from batchhub.store import ClusterWord, LeaderLock, Store, downgrade, revision, upgrade
+from batchhub.store import LeaderLock, Store, downgrade, revision, upgrade
 from batchhub.store.engine import open_engine, read_url
 from batchhub.store.models import Base
 from batchhub.store.schema import newest_revision, revisions
@@ -96,7 +96,7 @@ async def fill(store: Store, make, clock) -> None:
     await store.add_token(hash="c" * 64, first="bh_abc", user="cat", note="n", created=NOW, expires=None)
     report = JobReport(JobId("42"), JobState.PENDING, "PD", "Priority", estimated_start=NOW)
     await store.save_sightings({alive.id: Observation(Truth.SEEN, NOW, report)})
-    await store.save_cluster_words({"c1": ClusterWord(NOW, "no answer", NOW)})
+    await store.note_cluster("c1", NOW, "no answer", NOW)
     if store.shared:
         lead = LeaderLock(store._url.render_as_string(hide_password=False), "hub1", clock)
         assert await lead.acquire() == 1
