@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -19,7 +21,7 @@ from batchhub.app.metrics import HubMetrics, MeteredTransport
 from batchhub.app.orphans import grounds_of, orphan_settings
 from batchhub.app.reach import make_transport
 from batchhub.app.revocations import Revocations
-from batchhub.app.site import Site, make_dialect, over_https, with_limits
+from batchhub.app.site import Site, hub_address, make_dialect, over_https, with_limits
 from batchhub.app.state import StateDirectory, utc_now
 from batchhub.auth.base import Authenticator, problems
 from batchhub.auth.sessions import Sessions, SessionSettings
@@ -29,9 +31,12 @@ from batchhub.auth.xsrf import Xsrf
 from batchhub.config import traits
 from batchhub.config.clusters import ClusterSettings
 from batchhub.control.broadcast import Broadcast
+from batchhub.control.company import Company, Notes
 from batchhub.control.culling import Culler, CullSettings
 from batchhub.control.extension import Extendable, Extender
+from batchhub.control.guarded import GuardedTransport
 from batchhub.control.launcher import Launcher
+from batchhub.control.leadership import Leadership
 from batchhub.control.orphans import Grounds, OrphanKeeper, OrphanSettings
 from batchhub.control.pace import Pace
 from batchhub.control.poller import Poller, PollerSettings
@@ -42,7 +47,7 @@ from batchhub.control.stopping import StopSettings
 from batchhub.control.tagged import TaggedJobs
 from batchhub.control.tasks import Tasks
 from batchhub.control.walltime import DEFAULT_NOTICES, EndKeeper, Notices, Watched
-from batchhub.core.errors import HubError
+from batchhub.core.errors import HubError, Unreachable
 from batchhub.core.idleness import limits_of
 from batchhub.core.lifecycle import Limits
 from batchhub.core.model import Server, UserName
@@ -50,6 +55,7 @@ from batchhub.core.ports import Transport
 from batchhub.core.quota import Quota
 from batchhub.core.walltime import read_most
 from batchhub.proxy.client import ProxyClient
+from batchhub.store.leading import LeaderLock, SoleHub
 from batchhub.store.store import Store
 from batchhub.web.app import make_app
 from batchhub.web.people import AuthPeople
@@ -78,6 +84,8 @@ class HubPlan:
     dialling: Dialling | None = None
     notices: Notices = DEFAULT_NOTICES
     retention: RetentionSettings = field(default_factory=RetentionSettings)
+    address: str = ""
+    """Where the proxy finds this hub."""
     keep_ended: timedelta = timedelta(days=365)
     """How long runs that ended are remembered, with their words and log ends."""
 
@@ -125,6 +133,7 @@ def plan_hub(
         culling=CullSettings(every=culling.cull_every),
         orphans=orphan_settings(watching),
         dialling=plan_dialling(proxy, state, site),
+        address=hub_address(hub),
         notices=Notices(timedelta(seconds=walltime.warn_before), timedelta(seconds=walltime.save_before)),
         retention=RetentionSettings(newest=whole.keep_directories, age=timedelta(days=whole.keep_directory_days)),
         keep_ended=timedelta(days=whole.keep_ended_days),
@@ -164,6 +173,10 @@ class Hub:
         self._culler: Culler
         self._orphans: OrphanKeeper
         self._tasks = Tasks("hub")
+        self._duties = Tasks("leader")
+        self._sole = SoleHub(plan.database)
+        self._lock = LeaderLock(plan.database, _holder(plan), utc_now) if self.store.shared else None
+        self._leadership = Leadership(self._lock, self)
         self._server: HTTPServer | None = None
         self.service = self._compose()
 
@@ -189,16 +202,19 @@ class Hub:
                 meters=self._metrics,
             )
             self._metrics.watch(poller, utc_now)
-            clusters[cluster.name] = Cluster(poller, Launcher(transport, dialect, self._builder))
-            watched[cluster.name] = Watched(poller, transport)
+            hands = GuardedTransport(transport, self._leadership.must_lead)
+            clusters[cluster.name] = Cluster(poller, Launcher(hands, dialect, self._builder))
+            watched[cluster.name] = Watched(poller, hands)
             most = read_most(cluster.extend_at_most)
             extendable[cluster.name] = Extendable(transport, dialect, poller, cluster.extended_by, most)
-            grounds[cluster.name] = grounds_of(poller, TaggedJobs(transport, dialect, self._builder))
+            grounds[cluster.name] = grounds_of(poller, TaggedJobs(hands, dialect, self._builder))
             facts[cluster.name] = ClusterFacts(cluster.title or cluster.name, poller, _account_of(cluster))
-        self._orphans = OrphanKeeper(clusters=grounds, store=self.store, clock=utc_now, settings=plan.orphans)
+        led = self.store.led_by(lambda: self._leadership.epoch)
+        self._notes = Notes(led, self._pollers, utc_now)
+        self._orphans = OrphanKeeper(clusters=grounds, store=led, clock=utc_now, settings=plan.orphans)
         self._reconciler = Reconciler(
             clusters=clusters,
-            store=self.store,
+            store=led,
             routes=self.routes,
             builder=self._builder,
             broadcast=self._broadcast,
@@ -208,12 +224,12 @@ class Hub:
         )
         self._ends = EndKeeper(
             clusters=watched,
-            store=self.store,
+            store=led,
             broadcast=self._broadcast,
             clock=utc_now,
             notices=self._builder.notices,
         )
-        self._retention = Retention(watched, self.store, utc_now, plan.retention)
+        self._retention = Retention(watched, led, utc_now, plan.retention)
         profiles = {profile.name: profile for profile in plan.site.profiles}
         extender = Extender(
             clusters=extendable,
@@ -224,13 +240,22 @@ class Hub:
             clock=utc_now,
         )
         self._culler = Culler(
-            store=self.store,
+            store=led,
             routes=self.routes,
             builder=self._builder,
             limits=lambda name: limits_of(profiles.get(name)),
             look=self._reconciler.look,
             clock=utc_now,
             settings=plan.culling,
+        )
+        self._reconciler.halt()  # until this hub leads
+        self._company = Company(
+            store=self.store,
+            pollers=self._pollers,
+            leads=lambda: self._leadership.leads,
+            tell=self._broadcast.tell,
+            heed=self._reconciler.look,
+            clock=utc_now,
         )
         return HubService(
             profiles=plan.site.profiles,
@@ -243,11 +268,13 @@ class Hub:
             checks={"database": self._ask_database, "proxy": self._ask_proxy},
             settings=plan.service,
             extender=extender,
+            leader=self._who_leads if self.store.shared else None,
         )
 
     def _observed(self, rows: Sequence[Server]) -> None:
         self._reconciler.consider(rows)
         self._ends.consider(rows)
+        self._notes.note(rows)
         # The scheduler's reason and estimate are news for an open page, though no step of the server.
         self._broadcast.tell(*(row.id for row in rows))
 
@@ -263,6 +290,7 @@ class Hub:
         """Open the database, listen, begin to look. Raises WrongSchema, StoreUnavailable, TemplateProblem."""
         plan = self._plan
         self._builder.check()
+        self._sole.claim()
         await self.store.open()
         for words in problems(plan.authenticator):
             log.warning("%s", words)
@@ -286,16 +314,64 @@ class Hub:
         )
         self._server = HTTPServer(make_app(services, plan.web), xheaders=True, max_body_size=MAX_BODY)
         self._server.listen(plan.listen[1], plan.listen[0])
-        for poller in self._pollers.values():
-            self._tasks.start(poller.run(), f"poller of {poller.cluster}")
-        self._tasks.start(self._reconciler.keep_routes(), "routes")
-        self._tasks.start(self._culler.run(), "culling")
-        self._tasks.start(self._keep_house(), "house")
-        self._tasks.start(self._retention.keep(), "retention")
-        self._tasks.start(self._orphans.keep(), "orphans")
         self._tasks.start(self._revocations.keep(), "revocations")
-        self._reconciler.consider(await self.store.live_servers())
+        if self._lock is None:
+            await self._leadership.alone()
+        else:
+            self._tasks.start(self._company.keep(), "company")
+            self._tasks.start(self._leadership.run(), "leadership")
+
+    # ------------------------------------------------ what the leader alone does
+
+    async def begin(self) -> None:
+        """Look at the clusters and take steps. Raises StoreUnavailable."""
+        for poller in self._pollers.values():
+            poller.reset()
+        self._notes.reset()
+        self._reconciler.begin()
+        rows = await self.store.live_servers()
+        for poller in self._pollers.values():
+            self._duties.start(poller.run(), f"poller of {poller.cluster}")
+        self._duties.start(self._keep_default_route(), "default route")
+        self._duties.start(self._reconciler.keep_routes(), "routes")
+        self._duties.start(self._keep_house(), "house")
+        self._duties.start(self._notes.keep(), "notes")
+        self._duties.start(self._culler.run(), "culling")
+        self._duties.start(self._retention.keep(), "retention")
+        self._duties.start(self._orphans.keep(), "orphans")
+        self._reconciler.consider(rows)
         await self._reconciler.collect_again()
+
+    def halt(self) -> None:
+        """Nothing of it any more, at once."""
+        self._reconciler.halt()
+        self._ends.halt()
+        self._duties.halt()
+
+    async def end(self) -> None:
+        """Wait until all of it has ended."""
+        await self._reconciler.close()
+        await self._duties.close()
+        await self._ends.close()
+        for poller in self._pollers.values():
+            poller.reset()
+
+    async def _keep_default_route(self) -> None:
+        """Whatever no route takes is for the hub that leads, so people's pages come from one that lives."""
+        while True:
+            try:
+                await self.routes.lead(self._plan.address, led=self._lock is not None)
+                delay = 30.0
+            except Unreachable as error:
+                log.info("the proxy could not be told where the hub is: %s", error)
+                delay = 2.0
+            await asyncio.sleep(delay)
+
+    async def _who_leads(self) -> str:
+        found = await self.store.leader()
+        if found is None or not found.leads:
+            return ""
+        return f"{found.holder} since {found.since.isoformat()}" + (" (this hub)" if self._leadership.leads else "")
 
     async def _keep_house(self) -> None:
         while True:
@@ -315,12 +391,20 @@ class Hub:
             self._server.stop()
             await self._server.close_all_connections()
         await self._tasks.close()
-        await self._reconciler.close()
-        await self._ends.close()
+        self.halt()
+        await self.end()
+        if self._lock is not None:
+            await self._lock.close()
         for transport in self._transports.values():
             await transport.close()
         await self.routes.close()
         await self.store.close()
+        self._sole.release()
+
+
+def _holder(plan: HubPlan) -> str:
+    """Name the hub for people."""
+    return f"{socket.gethostname()} at {plan.address} (pid {os.getpid()})"
 
 
 def _account_of(cluster: ClusterSettings) -> Callable[[UserName], str]:

@@ -34,7 +34,7 @@ from batchhub.config.tables import suggest
 from batchhub.core.errors import BadInput, ConfigError, InvalidForm
 from batchhub.core.forms import check
 from batchhub.core.model import Server, UserName
-from batchhub.store import schema
+from batchhub.store import SoleHub, schema
 
 log = logging.getLogger(__name__)
 
@@ -167,10 +167,11 @@ class DatabaseCommand(ServingCommand):
     """Database chores."""
 
     name = "batchhub db"
-    arguments = "upgrade|revision"
+    arguments = "upgrade|downgrade REVISION|revision"
     unlisted = frozenset({"ip", "port"})
     description = (
-        "`batchhub db upgrade` brings the database to this version's schema; `batchhub db revision` says where it is."
+        "`batchhub db upgrade` brings the database to this version's schema; `batchhub db revision` says where it is. `batchhub db downgrade "
+        "REVISION` takes it back for an older version: end every hub and make a backup first, for what only the newer schema holds is lost."
     )
 
     def act(self) -> None:
@@ -182,8 +183,20 @@ class DatabaseCommand(ServingCommand):
             say(f"The database is at revision {schema.revision(url)}.")
         elif what == "revision":
             say(schema.revision(url) or "The database is empty.")
+        elif what == "downgrade" and len(self.extra_args) == 2:
+            self._downgrade(url, self.extra_args[1])
         else:
-            raise BadInput("batchhub db upgrade, or batchhub db revision.")
+            raise BadInput("batchhub db upgrade, batchhub db downgrade REVISION, or batchhub db revision.")
+
+    def _downgrade(self, url: str, target: str) -> None:
+        claim = SoleHub(url)
+        claim.claim()
+        try:
+            before = schema.revision(url)
+            schema.downgrade(url, target)
+        finally:
+            claim.release()
+        say(f"The database is at revision {schema.revision(url) or 'base'}; what only {before} could hold is gone.")
 
 
 class ConfigCommand(Command):

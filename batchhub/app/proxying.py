@@ -10,7 +10,7 @@ from pathlib import Path
 
 from batchhub.app.dialling import KIND, Dialling, plan_dialling
 from batchhub.app.reach import make_tunnels
-from batchhub.app.site import Site, over_https
+from batchhub.app.site import Site, hub_address, over_https
 from batchhub.app.state import StateDirectory, utc_now
 from batchhub.config import traits
 from batchhub.core.errors import ConfigError
@@ -36,7 +36,7 @@ def plan_proxy(
     proxy: traits.Proxy, hub: traits.Hub, sessions: traits.Sessions, state: StateDirectory, site: Site
 ) -> ProxyPlan:
     """Freeze the traits. Raises ConfigError."""
-    hub_url = f"http://{hub.ip}:{hub.port}"
+    hub_url = hub_address(hub)
     dialling = plan_dialling(proxy, state, site)
     settings = ProxySettings(
         token=state.api_token,

@@ -14,7 +14,7 @@ from traitlets.config import Configurable
 from batchhub.config.clusters import ClusterSettings, read_clusters
 from batchhub.config.profiles import read_profiles
 from batchhub.config.tables import check_keys, read, suggest
-from batchhub.config.traits import BatchHub, Culling, Proxy
+from batchhub.config.traits import BatchHub, Culling, Hub, Proxy
 from batchhub.core.errors import BadInput, ConfigError
 from batchhub.core.forms import Profile
 from batchhub.core.hosts import Origin, read_origin
@@ -185,3 +185,8 @@ def load_authenticator(value: Any) -> type[Configurable]:
     if not (isinstance(cls, type) and issubclass(cls, Configurable) and callable(getattr(cls, "authenticate", None))):
         raise ConfigError(f"c.BatchHub.authenticator_class: {value!r} is not an Authenticator class.")
     return cls
+
+
+def hub_address(hub: Hub) -> str:
+    """Where the proxy finds this hub."""
+    return hub.url or f"http://{hub.ip}:{hub.port}"

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from traitlets import Any, Bool, Dict, Enum, Float, Int, List, TraitError, Unicode, default, validate
@@ -73,6 +74,16 @@ class Hub(Configurable):
 
     ip = Unicode("127.0.0.1", help="Address to listen on.").tag(config=True)
     port = Int(8081, help="Port to listen on.").tag(config=True)
+    url = Unicode(
+        help="The hub's address as the proxy reaches it, where that is not http://IP:PORT of the two above: with several hubs, on other machines."
+    ).tag(config=True)
+
+    @validate("url")
+    def _check_url(self, proposal: dict[str, object]) -> object:
+        value = str(proposal["value"])
+        if value and not re.fullmatch(r"http://[A-Za-z0-9.\-_:\[\]]+:[0-9]{1,5}", value):
+            raise TraitError(f"Hub.url: {value!r} is not like http://hub1.example.org:8081.")
+        return value
 
 
 class Proxy(Configurable):

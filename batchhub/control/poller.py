@@ -98,9 +98,6 @@ class Poller:
         meters: Meters = NO_METERS,
     ) -> None:
         self.cluster = cluster
-        self.silent_since: datetime | None = None
-        self.silent_word = ""
-        self.answered_at: datetime | None = None
         self._transport = transport
         self._dialect = dialect
         self._store = store
@@ -108,21 +105,8 @@ class Poller:
         self._settings = settings
         self._observed = observed
         self._meters = meters
-        self._sightings = Sightings()
-        self._absences = Absences(settings.ask_again)
-        self._unanswered = Unanswered(
-            clock=clock,
-            find_after=settings.find_after,
-            absent_after=settings.absent_after,
-            finds=settings.finds,
-            submit=dialect.submit,
-        )
-        self._failures = 0
-        self._unchanged = 0
-        self._silent_tick = False
         self._wake = asyncio.Event()
         self._watchers = 0
-        self._moving = False
         self._tasks = Tasks(f"poller of {cluster}")
         self.inspection = Inspection(
             cluster=cluster,
@@ -132,6 +116,7 @@ class Poller:
             tasks=self._tasks,
             every=settings.inspect_every,
         )
+        self.reset()
 
     # ------------------------------------------------ what others read
 
@@ -163,6 +148,31 @@ class Poller:
         if row.job_id is None or (answers is not None and answers < self._settings.confirmations):
             return None
         return self._sightings.unknown_since(row.id)
+
+    @property
+    def watched(self) -> bool:
+        """Whether somebody waits in front of a page of this hub for news from the cluster."""
+        return self._watchers > 0
+
+    def reset(self) -> None:
+        """Forget what was seen: a time of looking begins or ends, and another hub looks in between."""
+        settings = self._settings
+        self.silent_since: datetime | None = None
+        self.silent_word = ""
+        self.answered_at: datetime | None = None
+        self._sightings = Sightings()
+        self._absences = Absences(settings.ask_again)
+        self._unanswered = Unanswered(
+            clock=self._clock,
+            find_after=settings.find_after,
+            absent_after=settings.absent_after,
+            finds=settings.finds,
+            submit=self._dialect.submit,
+        )
+        self._failures = 0
+        self._unchanged = 0
+        self._silent_tick = False
+        self._moving = False
 
     def wake(self) -> None:
         """Ask soon: something was just submitted, cancelled or is being looked at."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
 from batchhub.core.handshake import Connection
-from batchhub.core.model import Endpoint, Outcome, Phase, Server, ServerId, Trace, Truth
+from batchhub.core.model import Endpoint, Observation, Outcome, Phase, Server, ServerId, Trace, Truth
 from batchhub.core.ports import RouteTarget
 from batchhub.core.proofs import Facts
 from batchhub.core.quota import Standing
@@ -95,6 +95,18 @@ class NoMeters:
 NO_METERS = NoMeters()
 
 
+class ClusterWord(Protocol):
+    """What the leader last knew of a cluster."""
+
+    @property
+    def silent_since(self) -> datetime | None:
+        """Since when it does not answer."""
+
+    @property
+    def silent_word(self) -> str:
+        """Why."""
+
+
 class ServerStore(Protocol):
     """The transactions on servers. Every method raises StoreUnavailable when the database cannot be asked."""
 
@@ -126,6 +138,12 @@ class ServerStore(Protocol):
 
     def runs_of(self, user: str, name: str, limit: int) -> Awaitable[Sequence[Server]]:
         """The newest runs of a name, newest first."""
+
+    def sightings(self, ids: Collection[ServerId]) -> Awaitable[Mapping[ServerId, Observation]]:
+        """The last good observations of these servers that the leader noted."""
+
+    def cluster_words(self) -> Awaitable[Mapping[str, ClusterWord]]:
+        """What it noted of each cluster."""
 
     def update(
         self,

@@ -94,9 +94,16 @@ class Reconciler:
         self._tasks = Tasks("reconciler")
         self._patient = replace(settings.limits, start_timeout=timedelta.max)
         self._slots = {name: asyncio.Semaphore(settings.workers) for name in clusters}
+        self._timers: dict[ServerId, asyncio.TimerHandle] = {}
+        self._closed = False
+        self._start_over()
+
+    def _start_over(self) -> None:
+        """With nothing remembered."""
+        store, routes, builder, broadcast = self._store, self._routes, self._builder, self._broadcast
+        clock, settings = self._clock, self._settings
         self._busy: set[ServerId] = set()
         self._again: set[ServerId] = set()
-        self._timers: dict[ServerId, asyncio.TimerHandle] = {}
         self._keeper = RouteKeeper(routes)
         self._offers = OfferKeeper(routes, builder)
         self._troubles = Troubles(store, clock)
@@ -126,7 +133,6 @@ class Reconciler:
         self._silent: dict[ServerId, datetime] = {}
         self._uncollected = Uncollected()
         self._suspended: dict[ServerId, datetime] = {}
-        self._closed = False
 
     # ------------------------------------------------ the queue
 
@@ -192,12 +198,27 @@ class Reconciler:
         self._timers.pop(server_id, None)
         self.look((server_id,))
 
-    async def close(self) -> None:
-        """Stop looking."""
+    @property
+    def rests(self) -> bool:
+        """Whether it looks at nothing: another hub's does, or the hub ends."""
+        return self._closed
+
+    def begin(self) -> None:
+        """Look again, with nothing remembered: another hub may have done what it liked since :meth:`close`."""
+        self._start_over()
+        self._closed = False
+
+    def halt(self) -> None:
+        """Stop looking, at once and without waiting for what is cancelled."""
         self._closed = True
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
+        self._tasks.halt()
+
+    async def close(self) -> None:
+        """Stop looking."""
+        self.halt()
         await self._tasks.close()
 
     async def _work(self, server_id: ServerId) -> None:

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from batchhub.control.broadcast import Broadcast
 from batchhub.control.evidence import Evidence, gather
 from batchhub.control.extension import Extender
+from batchhub.control.knowledge import Knowledge, Known
 from batchhub.control.poller import Poller
 from batchhub.control.ports import JobBuilder, ServerStore
 from batchhub.control.reconciler import Reconciler
@@ -125,6 +126,7 @@ class HubService:
         checks: Mapping[str, Callable[[], Awaitable[str]]],
         settings: ServiceSettings,
         extender: Extender | None = None,
+        leader: Callable[[], Awaitable[str]] | None = None,
     ) -> None:
         self._profiles = {profile.name: profile for profile in profiles}
         self._clusters = clusters
@@ -136,6 +138,8 @@ class HubService:
         self._checks = checks
         self._settings = settings
         self._extender = extender
+        self._knowledge = Knowledge({name: facts.poller for name, facts in clusters.items()}, store)
+        self._leader = leader
 
     # ------------------------------------------------ forms
 
@@ -207,7 +211,7 @@ class HubService:
         row = await self._first_word(row)
         if row.outcome is Outcome.REFUSED:
             raise SubmitRejected(row.words or "The scheduler refused the job without a word.")
-        return self._view(row)
+        return await self._view(row)
 
     async def _first_word(self, row: Server) -> Server:
         """Wait until the job is submitted or refused, but not for long: the waiting page takes over."""
@@ -249,35 +253,35 @@ class HubService:
         row = await self._store.update(row.id, down, kind="stop", by=by)
         self._reconciler.look((row.id,))
         self._broadcast.tell(row.id, row.user)
-        return self._view(row)
+        return await self._view(row)
 
     async def extend(self, user: UserName, name: str, walltime: timedelta, by: UserName) -> ServerView:
         """Give a running server ``walltime`` in all. Raises NotFound, and as :meth:`~batchhub.control.extension.Extender.extend`."""
         row = await self._current(user, name)
         if self._extender is None:
             raise Denied("More time for a running job cannot be had here.")
-        return self._view(await self._extender.extend(row, walltime, by))
+        return await self._view(await self._extender.extend(row, walltime, by))
 
     # ------------------------------------------------ views
 
     async def server(self, user: UserName, name: str) -> ServerView:
         """The newest run. Raises NotFound."""
-        return self._view(await self._current(user, name))
+        return await self._view(await self._current(user, name))
 
     async def history(self, user: UserName, name: str, run: str = "") -> History:
         """The newest run, or the one with the id ``run``, with all that is known of how it went. Raises NotFound, BadInput."""
         found = await gather(self._store, user, read_server_name(name), run)
-        return History(self._view(found.server), found, [self._view(row) for row in found.runs])
+        return History(await self._view(found.server), found, await self._views(found.runs))
 
     async def servers_of(self, user: UserName) -> Sequence[ServerView]:
         """The newest run of each of a person's servers, live ones first."""
         rows = await self._store.servers_of(user)
-        return [self._view(row) for row in sorted(rows, key=lambda row: (not row.alive, row.name))]
+        return await self._views(sorted(rows, key=lambda row: (not row.alive, row.name)))
 
     async def all_servers(self, *, live_only: bool, offset: int, limit: int) -> tuple[Sequence[ServerView], int]:
         """A page of everybody's newest runs, and how many there are."""
         rows, total = await self._store.all_current(live_only=live_only, offset=offset, limit=limit)
-        return [self._view(row) for row in rows], total
+        return await self._views(rows), total
 
     async def watch(self, user: UserName, name: str) -> AsyncIterator[ServerView]:
         """The view now, and again after every change, until it is ready or ended (that one included). Raises NotFound.
@@ -288,7 +292,7 @@ class HubService:
         with self._broadcast.listen(row.id) as news, self._attention(row.cluster):
             last: ServerView | None = None
             while True:
-                view = self._view(await self._store.server(row.id))
+                view = await self._view(await self._store.server(row.id))
                 if last is None or _differs(view, last):
                     yield view
                     last = view
@@ -325,14 +329,20 @@ class HubService:
             raise NotFound(f"{user} has no {which}.")
         return row
 
-    def _view(self, row: Server) -> ServerView:
+    async def _view(self, row: Server) -> ServerView:
+        (view,) = await self._views([row])
+        return view
+
+    async def _views(self, rows: Sequence[Server]) -> list[ServerView]:
+        known = await self._knowledge.of(rows)
+        return [self._shown(row, it) for row, it in zip(rows, known, strict=True)]
+
+    def _shown(self, row: Server, known: Known) -> ServerView:
         facts = self._clusters.get(row.cluster)
         if facts is None:
             return ServerView(row, describe(row, None, None, self._clock()))
-        poller = facts.poller
-        status = describe(
-            row, poller.last_good(row.id), poller.silent_since, self._clock(), unknown_since=poller.silent_about(row)
-        )
+        unknown = facts.poller.silent_about(row)
+        status = describe(row, known.seen, known.silent_since, self._clock(), unknown_since=unknown)
         limits = limits_of(self._profiles.get(row.profile)).sentence if row.alive and row.want is Want.UP else ""
         offers = self._extender.offers(row) if self._extender else ()
         return ServerView(row, status, facts.title, offers, limits)
@@ -354,7 +364,9 @@ class HubService:
         connection = read_connection(body)
         if not row.alive:
             raise Conflict("This server has ended.")
-        if row.phase is Phase.STARTING and row.answered is None:
+        if self._reconciler.rests:
+            pass  # The hub that leads reads the same from the job's own file.
+        elif row.phase is Phase.STARTING and row.answered is None:
             await self._reconciler.connected(row, connection)
         else:
             # The scheduler's word that it runs, and where, is still to come.
@@ -363,7 +375,7 @@ class HubService:
                 facts.poller.wake()
 
     async def health(self) -> Mapping[str, str]:
-        """Part -> ``ok`` or a sentence: database, proxy, each cluster."""
+        """Part -> ``ok`` or a sentence: database, proxy, each cluster. ``leader``, with several hubs, is who leads; empty if nobody does."""
         found: dict[str, str] = {}
         for name, ask in self._checks.items():
             try:
@@ -373,11 +385,14 @@ class HubService:
                 found[name] = "does not answer within 5 seconds"
             except (HubError, StoreUnavailable) as error:
                 found[name] = str(error)
-        for name, facts in self._clusters.items():
-            silent = facts.poller.silent_since
-            found[f"cluster {name}"] = (
-                "ok" if silent is None else f"silent since {silent.isoformat()}: {facts.poller.silent_word}"
-            )
+        try:
+            async with asyncio.timeout(5.0):
+                clusters = await self._knowledge.silences()
+                if self._leader is not None:
+                    found["leader"] = await self._leader()
+        except (HubError, TimeoutError) as error:
+            clusters = dict.fromkeys(self._clusters, str(error) or "not known: the database does not answer")
+        found.update((f"cluster {name}", word) for name, word in clusters.items())
         return found
 
 

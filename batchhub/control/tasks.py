@@ -29,6 +29,11 @@ class Tasks:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("task %s failed", task.get_name(), exc_info=error)
 
+    def halt(self) -> None:
+        """Cancel all, without waiting: none of them goes on from where it waits."""
+        for task in self._tasks:
+            task.cancel()
+
     async def close(self) -> None:
         """Cancel all and wait for them, those included that are started by the end of others."""
         while tasks := tuple(self._tasks):

@@ -99,9 +99,14 @@ class EndKeeper:
                 self._busy.add(row.id)
                 self._tasks.start(self._work(row, end, warn=warn, tell=tell), f"end of {row.id}")
 
+    def halt(self) -> None:
+        """Do nothing of it any more, at once and without waiting for what is cancelled."""
+        self._tasks.halt()
+
     async def close(self) -> None:
         """Stop."""
         await self._tasks.close()
+        self._busy.clear()
 
     async def tell_job(self, row: Server, at: datetime) -> None:
         """Write the new end where the job looks for it, readable by its owner alone. Raises Unreachable, Denied."""

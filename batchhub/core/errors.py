@@ -99,5 +99,9 @@ class StoreUnavailable(HubError):
     retry, status = True, 503
 
 
+class NotLeading(StoreUnavailable):
+    """Another hub leads by now, or none: what only the leader may write was not written."""
+
+
 class WrongSchema(ConfigError):
     """The database's schema is not the one this version needs."""

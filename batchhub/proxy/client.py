@@ -45,6 +45,14 @@ class ProxyClient:
         """See Routes."""
         await self._call("POST", _route(target.path), route_fields(target), {201})
 
+    async def lead(self, hub_url: str, *, led: bool) -> None:
+        """What no route takes goes to the hub at this address. ``led``: one of several, which says so anew whenever another takes the lead.
+
+        Raises Unreachable.
+        """
+        mark = {"led": True} if led else {}
+        await self._call("POST", "/api/routes/", {"target": hub_url, "hub": True, **mark}, {201})
+
     async def withdraw(self, path: str) -> None:
         """See Routes."""
         await self._call("DELETE", _route(path), None, {204, 404})

@@ -60,9 +60,10 @@ class Control(Protocol):
         """All counters, in Prometheus' text format."""
 
 
-def default_route(settings: ProxySettings, clock: Clock) -> AddRoute | None:
-    """The route of whatever no other route takes, if the settings name one."""
-    if not settings.default_target:
+def default_route(settings: ProxySettings, clock: Clock, book: Book) -> AddRoute | None:
+    """The route of whatever no other route takes, if the settings name one, and no hub has said that it leads (``led``) and takes it."""
+    there = book.routes.get("/")
+    if not settings.default_target or (there is not None and there.data.get("led") is True):
         return None
     mark = {} if settings.standalone else {"hub": True}
     return AddRoute(read_route("/", {"target": settings.default_target, **mark}, clock()))

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Protocol
 
+from batchhub.core.model import Endpoint
 from batchhub.core.ports import Answer, Clock
 from batchhub.proxy.access import Tickets
 from batchhub.proxy.accesslog import AccessLog
@@ -28,7 +29,7 @@ from batchhub.proxy.redirect import Redirects
 from batchhub.proxy.settings import ProxySettings
 from batchhub.proxy.tasks import Crew
 from batchhub.proxy.tls import server_context
-from batchhub.proxy.tokens import TokenCache, TokenChecker
+from batchhub.proxy.tokens import HubTokens, TokenCache, TokenChecker
 from batchhub.proxy.upstream import Opener, Pool, Tunnels
 
 log = logging.getLogger(__name__)
@@ -114,6 +115,13 @@ class DataPlane:
             error_pages=ErrorSource(settings.error_pages, opener, pool),
             access_log=AccessLog(loop, clock) if settings.access_log else None,
         )
+
+        if isinstance(parts.token_checker, HubTokens):
+            parts.token_checker.follow(self._leading_hub)
+
+    def _leading_hub(self) -> Endpoint | None:
+        default = self.book.routes.get("/")
+        return default.target.endpoint if default is not None and default.data.get("led") is True else None
 
     # ------------------------------------------------------------ start and end
 

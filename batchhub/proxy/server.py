@@ -76,7 +76,7 @@ class Proxy:
         self._listeners.open(addresses(settings))
         journal = self._journal = Journal(settings.state_file, plane.book, self.clock)
         journal.load()
-        default = default_route(settings, self.clock)
+        default = default_route(settings, self.clock, plane.book)
         for change in [*plane.book.changes(), *([default] if default else [])]:
             plane.apply(change)
         self._api = ApiServer(self, self._listeners)

@@ -86,7 +86,7 @@ class Supervisor:
             self._journal.load()
         else:
             await self._take_over(former)
-        default = default_route(self.settings, self.clock)
+        default = default_route(self.settings, self.clock, self.book)
         if default is not None:
             self.book.apply(default)
         try:

@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from urllib.parse import quote, urlsplit
 
 from batchhub.core.errors import Unreachable
+from batchhub.core.model import Endpoint
 
 TokenChecker = Callable[[str, str], Awaitable[str | None]]
 """``(token, path)`` -> the name of the user who may enter the server at ``path`` with it. Raises Unreachable."""
@@ -112,13 +113,23 @@ class HubTokens:
 
     def __init__(self, hub_url: str) -> None:
         where = urlsplit(hub_url)
-        self._host, self._port = where.hostname or "", where.port or 80
+        self._hub = (where.hostname or "", where.port or 80)
+        self._leading: Callable[[], Endpoint | None] = lambda: None
         self._places = asyncio.Semaphore(self.CONCURRENCY)
+
+    def follow(self, leading: Callable[[], Endpoint | None]) -> None:
+        """Ask the hub that leads, if one of several does."""
+        self._leading = leading
+
+    @property
+    def _where(self) -> tuple[str, int]:
+        leading = self._leading()
+        return (leading.host, leading.port) if leading is not None else self._hub
 
     async def __call__(self, token: str, path: str) -> str | None:
         """The user's name, or ``None``. Raises Unreachable. The hub is told the path: a token may come to be good for some servers only."""
         request = (
-            f"GET /hub/api/user?server={quote(path, safe='')} HTTP/1.1\r\nHost: {self._host}\r\nAuthorization: token {token}\r\n"
+            f"GET /hub/api/user?server={quote(path, safe='')} HTTP/1.1\r\nHost: {self._where[0]}\r\nAuthorization: token {token}\r\n"
             "Connection: close\r\n\r\n"
         )
         try:
@@ -130,7 +141,7 @@ class HubTokens:
 
     async def _exchange(self, request: bytes) -> bytes:
         """The whole answer; the hub closes after it, and says its length, so what is cut short is noticed."""
-        reader, writer = await asyncio.open_connection(self._host, self._port)
+        reader, writer = await asyncio.open_connection(*self._where)
         try:
             writer.write(request)
             answer = b""

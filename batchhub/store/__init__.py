@@ -6,8 +6,23 @@ Frozen values go in and come out; no ORM object leaves this package. :class:`Sto
 
 from __future__ import annotations
 
+from batchhub.store.leading import LeaderLock, SoleHub
 from batchhub.store.schema import downgrade, revision, upgrade
 from batchhub.store.store import Store
-from batchhub.store.values import ApiToken, Event, StoredSession, User
+from batchhub.store.values import ApiToken, ClusterWord, Event, Leader, News, StoredSession, User
 
-__all__ = ["ApiToken", "Event", "Store", "StoredSession", "User", "downgrade", "revision", "upgrade"]
+__all__ = [
+    "ApiToken",
+    "ClusterWord",
+    "Event",
+    "Leader",
+    "LeaderLock",
+    "News",
+    "SoleHub",
+    "Store",
+    "StoredSession",
+    "User",
+    "downgrade",
+    "revision",
+    "upgrade",
+]

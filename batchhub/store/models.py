@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Integer, MetaData, String, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from batchhub.core.model import OptionValue, Outcome, Phase, Want
+from batchhub.core.model import OptionValue, Outcome, Phase, Truth, Want
 from batchhub.store.types import CleanText, UTCDateTime, words_of
 
 _NAMES = {
@@ -38,6 +38,7 @@ class Base(DeclarativeBase):
         Want: words_of(Want),
         Phase: words_of(Phase),
         Outcome: words_of(Outcome),
+        Truth: words_of(Truth),
         dict[str, OptionValue]: JSON,
     }
 
@@ -119,6 +120,41 @@ class EventRow(Base):
     by: Mapped[str]
     seen: Mapped[str]
     done: Mapped[str]
+
+
+class SightingRow(Base):
+    """The last :class:`batchhub.core.model.Observation` of a server's job that said something, for pages of hubs that do not look themselves."""
+
+    __tablename__ = "sightings"
+
+    server_id: Mapped[str] = mapped_column(String(12), ForeignKey("servers.id", ondelete="CASCADE"), primary_key=True)
+    at: Mapped[datetime]
+    truth: Mapped[Truth]
+    report: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    word: Mapped[str]
+
+
+class ClusterRow(Base):
+    """:class:`batchhub.store.values.ClusterWord`; ``watched_until``: until then somebody waits in front of a page for news from it."""
+
+    __tablename__ = "clusters"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    silent_since: Mapped[datetime | None]
+    silent_word: Mapped[str]
+    answered_at: Mapped[datetime | None]
+    watched_until: Mapped[datetime | None]
+
+
+class LeaderRow(Base):
+    """One row: which hub leads. ``epoch`` counts the changes of leader; what an earlier leader would still write is refused by it."""
+
+    __tablename__ = "leaders"
+
+    name: Mapped[str] = mapped_column(String(20), primary_key=True)
+    epoch: Mapped[int] = mapped_column(BigInteger)
+    holder: Mapped[str]
+    since: Mapped[datetime]
 
 
 class SessionRow(Base):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from sqlalchemy import CursorResult, delete, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from batchhub.core.errors import NotFound
@@ -17,11 +18,17 @@ from batchhub.store.values import ApiToken, StoredSession, User
 
 def ensure_user(session: Session, name: str, now: datetime, *, admin: bool | None = None, login: bool = False) -> User:
     """Get or make the row. ``admin=None`` leaves the right as it is (a new user has none)."""
-    row = session.scalar(select(UserRow).where(UserRow.name == name))
+    found = select(UserRow).where(UserRow.name == name)
+    row = session.scalar(found)
     if row is None:
-        row = UserRow(name=name, admin=bool(admin), created=now)
-        session.add(row)
-    elif admin is not None:
+        try:
+            with session.begin_nested():
+                session.add(UserRow(name=name, admin=bool(admin), created=now))
+                session.flush()
+        except IntegrityError:
+            pass  # another hub's transaction made it since we looked; it has ended by now, or we would still wait
+        row = session.scalars(found).one()
+    if admin is not None:
         row.admin = admin
     if login:
         row.last_login = now

@@ -12,12 +12,15 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, inspect
+from sqlalchemy import Connection, Engine, inspect, text
 
 from batchhub.core.errors import WrongSchema
 from batchhub.store.engine import open_engine, our_errors, read_url, shown
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+
+_ONE_AT_A_TIME = 0x62682D6D69677261
+"""PostgreSQL's advisory lock of whoever migrates ("bh-migra"); SQLite's transactions are one at a time by themselves."""
 
 
 def revision(url: str) -> str | None:
@@ -28,6 +31,11 @@ def revision(url: str) -> str | None:
             return _revision(connection)
     finally:
         engine.dispose()
+
+
+def revisions() -> tuple[str, ...]:
+    """All revisions that this version knows, oldest first."""
+    return tuple(reversed([script.revision for script in ScriptDirectory(str(MIGRATIONS)).walk_revisions()]))
 
 
 def newest_revision() -> str:
@@ -43,7 +51,7 @@ def upgrade(url: str, target: str = "head") -> str:
 
     Raises WrongSchema if the database is a newer version's or not ours, StoreUnavailable, ConfigError.
     """
-    engine = open_engine(read_url(url), connections=1)
+    engine = open_engine(read_url(url), connections=1, patient=True)
     try:
         with our_errors(engine.url):
             _migrate(engine, target, up=True)
@@ -53,8 +61,13 @@ def upgrade(url: str, target: str = "head") -> str:
 
 
 def downgrade(url: str, target: str) -> None:
-    """Take the database back to ``target`` (a revision, ``-1``, or ``base`` = no tables). Data of newer columns is lost."""
-    engine = open_engine(read_url(url), connections=1)
+    """Take the database back to ``target`` (a revision, or ``base`` = no tables). Data of newer columns and tables is lost.
+
+    Raises WrongSchema for a target that is no earlier revision; then nothing was changed.
+    """
+    if target != "base" and not _known(target):
+        raise WrongSchema(f"There is no revision {target[:40]!r}; known: base, {', '.join(revisions())}.")
+    engine = open_engine(read_url(url), connections=1, patient=True)
     try:
         with our_errors(engine.url):
             _migrate(engine, target, up=False)
@@ -108,7 +121,7 @@ def check(engine: Engine) -> None:
 
 
 def _known(name: str) -> bool:
-    return any(script.revision == name for script in ScriptDirectory(str(MIGRATIONS)).walk_revisions())
+    return name in revisions()
 
 
 def _revision(connection: Connection) -> str | None:
@@ -127,6 +140,8 @@ def _migrate(engine: Engine, target: str, *, up: bool) -> None:
             _pragma(connection, "foreign_keys=OFF")
         try:
             with connection.begin():
+                if not sqlite:
+                    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ONE_AT_A_TIME})
                 _refuse_foreign(connection)
                 (command.upgrade if up else command.downgrade)(_alembic(connection), target)
                 if sqlite and connection.exec_driver_sql("PRAGMA foreign_key_check").first():

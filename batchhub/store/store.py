@@ -1,27 +1,32 @@
 """The door to the database: every method is one transaction, run in a thread of the store's own, so the event loop never waits.
 
-A cancelled method may or may not have happened, as with any database; the callers are level-triggered and look again.
+A cancelled method may or may not have happened, as with any database; the callers are level-triggered and look again. So may one that had
+no answer in time: a database that hangs is not waited for.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import copy
+import time
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Engine, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from batchhub.core.errors import StoreUnavailable
-from batchhub.core.model import Server, ServerId, Trace, UserName
+from batchhub.core.model import Observation, Server, ServerId, Trace, UserName
 from batchhub.core.ports import Clock
 from batchhub.core.quota import Standing
-from batchhub.store import people, schema, servers, trail
-from batchhub.store.engine import is_memory, open_engine, our_errors, read_url, reading
+from batchhub.store import leading, people, schema, servers, sightings, trail
+from batchhub.store.engine import is_memory, is_shared, open_engine, our_errors, passing, read_url, reading, shown
+from batchhub.store.running import Running
 from batchhub.store.trail import Line, Scope
-from batchhub.store.values import ApiToken, Event, StoredSession, User
+from batchhub.store.values import ApiToken, ClusterWord, Event, Leader, News, StoredSession, User
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -32,42 +37,73 @@ class Store:
 
     Writes go through one thread with SQLite, which has one writer anyway, and through ``threads`` otherwise; reads have ``threads`` of
     their own. ``waiting_limit`` bounds the transactions that wait for a thread; beyond it a method raises StoreUnavailable at
-    once. With ``create`` a new, empty database gets its tables; one at another revision is refused either way.
+    once. ``patience`` is how many seconds a transaction may take, or wait while no other comes to its end. With ``create`` a new, empty
+    database gets its tables; one at another revision is refused either way.
     """
 
     def __init__(
-        self, url: str, *, clock: Clock, create: bool = True, threads: int = 4, waiting_limit: int = 10_000
+        self,
+        url: str,
+        *,
+        clock: Clock,
+        create: bool = True,
+        threads: int = 4,
+        waiting_limit: int = 10_000,
+        patience: float = 15.0,
     ) -> None:
         self._url = read_url(url)
         self._clock = clock
         self._create = create
         self._limit = waiting_limit
-        self._waiting = 0
-        sqlite = self._url.get_backend_name() == "sqlite"
-        self._writers = 1 if sqlite else threads
+        self._patience = patience
+        self._writers = threads if is_shared(self._url) else 1
         self._readers = 0 if is_memory(self._url) else threads
-        self._open: _Opened | None = None
+        self._door = _Door()
+        self._led: Callable[[], int | None] | None = None
+
+    def led_by(self, epoch: Callable[[], int | None]) -> Store:
+        """The same database for the leader alone: a transaction that writes raises NotLeading unless ``epoch`` is the newest then.
+
+        ``epoch`` gives the lead's of this process, or ``None`` while it does not lead.
+        """
+        view = copy.copy(self)
+        view._led = epoch  # noqa: SLF001 - our own
+        return view
+
+    @property
+    def shared(self) -> bool:
+        """Whether several hubs may work on this database."""
+        return is_shared(self._url)
 
     async def open(self) -> None:
         """Open and check the schema. Raises WrongSchema, StoreUnavailable, ConfigError."""
         opened = _Opened(open_engine(self._url, self._writers + self._readers), self._writers, self._readers)
-        self._open = opened
+        self._door.opened = opened
         try:
-            await self._run(opened.write, lambda: schema.prepare(opened.engine, create=self._create))
+            await self._prepare(opened)
         except BaseException:
             await self.close()
             raise
 
+    async def _prepare(self, opened: _Opened) -> None:
+        """Not within our patience: making the tables, or waiting for another hub that does, takes as long as it takes."""
+
+        def prepare() -> None:
+            with our_errors(self._url):
+                schema.prepare(opened.engine, create=self._create)
+
+        await asyncio.wrap_future(opened.write.submit(prepare))
+
     async def close(self) -> None:
         """Let running transactions end, refuse new ones, close every connection."""
-        opened, self._open = self._open, None
+        opened, self._door.opened = self._door.opened, None
         if opened is not None:
             await asyncio.get_running_loop().run_in_executor(None, opened.close)
 
     async def check_schema(self) -> None:
         """Raise WrongSchema if the database is not (any more) at this version's revision."""
         opened = self._opened()
-        await self._run(opened.write, lambda: schema.check(opened.engine))
+        await self._run(opened.write, lambda _: schema.check(opened.engine))
 
     async def ping(self) -> None:
         """Return if the database answers. Raises StoreUnavailable."""
@@ -263,39 +299,120 @@ class Store:
         """Delete all of a user's tokens; their hashes."""
         return await self._write(people.revoke_tokens_of, user)
 
+    # ------------------------------------------------------------ several hubs
+
+    async def save_sightings(self, seen: Mapping[ServerId, Observation]) -> None:
+        """Note the last good observations of these servers, in one transaction."""
+        await self._write(sightings.save, seen)
+
+    async def sightings(self, ids: Collection[ServerId]) -> dict[ServerId, Observation]:
+        """The last good observations of these servers that were noted."""
+        return await self._read(sightings.of, ids) if ids else {}
+
+    async def note_cluster(self, name: str, since: datetime | None, word: str, answered: datetime | None) -> None:
+        """Note what is known of a cluster: since when it is silent and why, and when it last answered."""
+        await self._write(sightings.note_cluster, name, ClusterWord(since, word, answered))
+
+    async def cluster_words(self) -> dict[str, ClusterWord]:
+        """What was last noted of each cluster."""
+        return await self._read(sightings.words)
+
+    async def watch_clusters(self, clusters: Collection[str], until: datetime) -> None:
+        """Until then somebody waits for news from these clusters."""
+        await self._write(sightings.watch, clusters, until)
+
+    async def watched_clusters(self, now: datetime) -> frozenset[str]:
+        """The clusters for whose news somebody waits, in front of whichever hub's page."""
+        return await self._read(sightings.watched, now)
+
+    async def news(self, after: int, limit: int = 500) -> tuple[News, ...]:
+        """Events with ids greater than ``after``, oldest first. A transaction that ends late may bring one between those that were read."""
+        return await self._read(sightings.news, after, limit)
+
+    async def newest_event(self) -> int:
+        """The greatest id of any event."""
+        return await self._read(sightings.newest_event)
+
+    async def leader(self) -> Leader | None:
+        """Which hub led last, and whether one leads now; ``None`` if none ever did, or the database is one hub's alone."""
+        return await self._read(leading.leader) if self.shared else None
+
     # ------------------------------------------------------------ threads
 
     async def _write(self, work: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         opened = self._opened()
-        return await self._run(opened.write, lambda: _transact(opened.engine, lambda s: work(s, *args, **kwargs)))
+        led, epoch = self._led is not None, self._led() if self._led is not None else None
+
+        def write(session: Session) -> T:
+            if led:
+                leading.check_epoch(session, epoch, shared=self.shared)
+            return work(session, *args, **kwargs)
+
+        return await self._run(opened.write, lambda running: _transact(opened.engine, write, running))
 
     async def _read(self, work: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         opened = self._opened()
-        return await self._run(opened.read, lambda: _transact(opened.reading, lambda s: work(s, *args, **kwargs)))
+        return await self._run(
+            opened.read, lambda running: _transact(opened.reading, lambda s: work(s, *args, **kwargs), running)
+        )
 
-    async def _run(self, pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
-        if self._waiting >= self._limit:
+    async def _run(self, threads: _Threads, work: Callable[[Running], T]) -> T:
+        door, running = self._door, Running()
+        if door.waiting >= self._limit:
             raise StoreUnavailable("The database is asked more than it can answer now.")
 
         def run() -> T:
-            with our_errors(self._url):
-                return work()
+            with our_errors(self._url), running:
+                answer = work(running)
+            threads.progress += 1
+            return answer
 
         try:
-            future = pool.submit(run)
+            future = asyncio.wrap_future(threads.submit(run))
         except RuntimeError as error:
             raise StoreUnavailable("The database is being closed.") from error
-        self._waiting += 1
+        door.waiting += 1
         try:
-            # A thread that is inside a transaction when its caller is cancelled finishes it.
-            return await asyncio.wrap_future(future)
+            return await self._answer(future, running, threads)
         finally:
-            self._waiting -= 1
+            door.waiting -= 1
+
+    async def _answer(self, future: asyncio.Future[T], running: Running, threads: _Threads) -> T:
+        """A thread that is inside a transaction when its caller is cancelled finishes it; one that waits for an answer too long is cut off."""
+        try:
+            while True:
+                progress = threads.progress
+                done, _ = await asyncio.wait({future}, timeout=self._patience)
+                if done:
+                    return future.result()
+                if running.for_seconds(time.monotonic()) < self._patience and threads.progress != progress:
+                    continue  # there are many before us, and they get on
+                if self.shared:
+                    running.cut()
+                raise StoreUnavailable(
+                    f"The database {shown(self._url)} did not answer within {self._patience:g} seconds."
+                )
+        finally:
+            future.cancel()
 
     def _opened(self) -> _Opened:
-        if self._open is None:
+        if self._door.opened is None:
             raise StoreUnavailable("The database is not open.")
-        return self._open
+        return self._door.opened
+
+
+class _Threads(ThreadPoolExecutor):
+    """Threads, and how many transactions they brought to a good end."""
+
+    progress = 0
+
+
+class _Door:
+    """What all views of a store share: what is open, and how many transactions wait."""
+
+    def __init__(self) -> None:
+        self.opened: _Opened | None = None
+        self.waiting = 0
 
 
 class _Opened:
@@ -303,9 +420,9 @@ class _Opened:
 
     def __init__(self, engine: Engine, writers: int, readers: int) -> None:
         self.engine = engine
-        self.write = ThreadPoolExecutor(writers, "store-write")
+        self.write = _Threads(writers, "store-write")
         self.reading = reading(engine) if readers else engine
-        self.read = ThreadPoolExecutor(readers, "store-read") if readers else self.write
+        self.read = _Threads(readers, "store-read") if readers else self.write
 
     def close(self) -> None:
         """Blocks until running transactions have ended."""
@@ -318,6 +435,17 @@ def _ping(session: Session) -> None:
     session.execute(text("SELECT 1"))
 
 
-def _transact(engine: Engine, work: Callable[[Session], T]) -> T:
-    with Session(engine, autoflush=False) as session, session.begin():
-        return work(session)
+_TRIES = 4
+"""How often a transaction is tried that another stood in the way of. What runs in it may run again: it is pure but for the database."""
+
+
+def _transact(engine: Engine, work: Callable[[Session], T], running: Running) -> T:
+    for left in range(_TRIES - 1, -1, -1):
+        try:
+            with Session(engine, autoflush=False) as session, session.begin():
+                running.uses(session.connection())
+                return work(session)
+        except DBAPIError as error:
+            if not left or not passing(error):
+                raise
+    raise AssertionError("unreachable")

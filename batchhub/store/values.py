@@ -68,3 +68,32 @@ class ApiToken:
     created: datetime
     expires: datetime | None = None
     last_used: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """That something happened to a server: enough to wake whoever waits for it. ``by`` as in :class:`Event`."""
+
+    id: int
+    server_id: ServerId
+    user: UserName
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterWord:
+    """What the leader last knew of a cluster: since when it is silent and why, and when it last answered."""
+
+    silent_since: datetime | None = None
+    silent_word: str = ""
+    answered_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Leader:
+    """Which hub led last, and whether it (or a newer one) leads now."""
+
+    epoch: int
+    holder: str
+    since: datetime
+    leads: bool

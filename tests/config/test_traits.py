@@ -21,6 +21,7 @@ BatchHub.subdomain_host = ''
 BatchHub.template_dirs = []
 Hub.ip = '127.0.0.1'
 Hub.port = 8081
+Hub.url = ''
 Proxy.api_ip = '127.0.0.1'
 Proxy.api_port = 8001
 Proxy.drain_hours = 24.0

@@ -1,6 +1,6 @@
-"""A store on a real SQLite file, and servers to put into it."""
+"""A store on a real SQLite file and on a real PostgreSQL server, and servers to put into it."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,9 @@ import pytest
 
 from batchhub.core.model import Server, UserName, new_server_id
 from batchhub.store import Store
+from tests.postgres import Postgres, postgres
+
+__all__ = ["postgres"]
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 
@@ -32,9 +35,25 @@ def clock() -> Ticking:
     return Ticking()
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A new, empty database of each kind."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'hub.sqlite'}"
+        return
+    with request.getfixturevalue("postgres").database() as made:
+        yield made
+
+
 @pytest.fixture
-def url(tmp_path: Path) -> str:
+def sqlite_url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'hub.sqlite'}"
+
+
+@pytest.fixture
+def postgres_url(postgres: Postgres) -> Iterator[str]:
+    with postgres.database() as made:
+        yield made
 
 
 @pytest.fixture

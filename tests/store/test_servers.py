@@ -56,13 +56,17 @@ a_server = st.builds(
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(first=a_server, second=a_server)
-def test_every_value_comes_back_as_it_went_in(tmp_path_factory, clock, first, second) -> None:
+def test_every_value_comes_back_as_it_went_in(url, clock, first, second) -> None:
+    if url.startswith("sqlite"):
+        url = "sqlite://"
     second = replace(second, id=first.id, user=first.user, name=first.name, created=first.created)
 
     async def there_and_back() -> None:
-        store = Store("sqlite://", clock=clock)
+        store = Store(url, clock=clock)
         await store.open()
         try:
+            with store._opened().engine.begin() as connection:
+                connection.exec_driver_sql("DELETE FROM servers")
             await store.add_server(first)
             assert await store.server(first.id) == first
             assert await store.current_server(first.user, first.name) == first
@@ -212,7 +216,8 @@ async def test_a_thousand_live_servers(store, make) -> None:
 
     event.listen(store._opened().engine, "before_cursor_execute", lambda *seen: statements.append(seen[2]))
     assert len(await store.live_servers()) == 1000
-    assert len(statements) == 2, "BEGIN and one SELECT"  # the price does not grow with the rows
+    # The price does not grow with the rows. SQLite's transaction is begun in so many words.
+    assert len([words for words in statements if words != "BEGIN"]) == 1
     page, total = await store.all_current(offset=990)
     assert (len(page), total) == (10, 1000)
 

@@ -43,14 +43,13 @@ asyncio.run(main())
 """
 
 
-async def test_a_killed_process_leaves_whole_transactions(url, clock, tmp_path) -> None:
+async def test_a_killed_process_leaves_whole_transactions(url, clock) -> None:
     for turn in range(3):
-        here = f"{url}{turn}"
         child = await asyncio.create_subprocess_exec(
             sys.executable,
             "-c",
             CHILD,
-            here,
+            url,
             stdout=asyncio.subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": str(Path.cwd())},
         )
@@ -62,7 +61,7 @@ async def test_a_killed_process_leaves_whole_transactions(url, clock, tmp_path) 
             rest = (await child.stdout.read()).decode().split()
             await child.wait()
         said = int(rest[-1]) if rest else 20 + turn
-        store = Store(here, clock=clock)
+        store = Store(url, clock=clock)
         await store.open()
         row = await store.server(server_id)
         events = await store.events_of(server_id, 100_000)
@@ -126,12 +125,12 @@ async def test_bounded(url, clock, make) -> None:
     await store.close()
 
 
-async def test_locked_by_somebody_else(url, clock, make, monkeypatch) -> None:
+async def test_locked_by_somebody_else(sqlite_url, clock, make, monkeypatch) -> None:
     monkeypatch.setattr("batchhub.store.engine.BUSY_SECONDS", 0)
-    store = Store(url, clock=clock)
+    store = Store(sqlite_url, clock=clock)
     await store.open()
     row = await store.add_server(make())
-    other = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
+    other = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(StoreUnavailable):
         await store.update(row.id, lambda it: replace(it, host="n1"))
@@ -180,9 +179,11 @@ async def test_in_memory(clock, make) -> None:
     await store.close()
 
 
-async def test_the_file_is_ours_alone_and_in_wal(store, url, make) -> None:
+async def test_the_file_is_ours_alone_and_in_wal(sqlite_url, clock, make) -> None:
+    store = Store(sqlite_url, clock=clock)
+    await store.open()
     await store.add_server(make())
-    path = Path(url.removeprefix("sqlite:///"))
+    path = Path(sqlite_url.removeprefix("sqlite:///"))
     for file in path.parent.iterdir():
         assert stat.S_IMODE(file.stat().st_mode) == 0o600, file
     with store._opened().engine.connect() as connection:
@@ -191,3 +192,4 @@ async def test_the_file_is_ours_alone_and_in_wal(store, url, make) -> None:
             for name in ("journal_mode", "foreign_keys", "synchronous")
         ]
     assert found == ["wal", 1, 1]
+    await store.close()

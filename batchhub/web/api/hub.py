@@ -72,10 +72,14 @@ class HealthApi(ApiHandler):
     async def get(self) -> None:
         """Each part, and whether it is well."""
         parts = dict(await self.web.services.hub.health())
+        leader = parts.pop("leader", None)
+        if leader is not None:
+            parts["lead"] = "ok" if leader else "no hub leads at the moment, so nothing starts or stops"
         well = all(word == "ok" for word in parts.values())
+        more = {"leader": leader} if leader and from_here(self) else {}
         if not from_here(self):
             parts = {part: word if word == "ok" else "not well" for part, word in parts.items()}
-        self.answer({"status": "ok" if well else "not well", "parts": parts}, 200 if well else 503)
+        self.answer({"status": "ok" if well else "not well", "parts": parts, **more}, 200 if well else 503)
 
 
 class MetricsApi(ApiHandler):
