@@ -12,16 +12,17 @@ import contextlib
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TypeVar
 
 from batchhub.control.absences import Absences
-from batchhub.control.batches import LINE_BYTES, MOST, batches, by_cluster
+from batchhub.control.batches import LINE_BYTES, MOST, by_cluster
+from batchhub.control.endings import Endings
 from batchhub.control.inspection import Inspection
 from batchhub.control.pace import Pace, drawn, pause
 from batchhub.control.ports import NO_METERS, Meters, ServerStore
+from batchhub.control.questions import Questions, is_ours
 from batchhub.control.sightings import Sightings
 from batchhub.control.tasks import Tasks
 from batchhub.control.unanswered import Unanswered
@@ -29,7 +30,6 @@ from batchhub.core.errors import BadInput, HubError, Unreachable
 from batchhub.core.model import (
     JobId,
     JobReport,
-    Listing,
     Observation,
     Phase,
     QueueInfo,
@@ -38,11 +38,9 @@ from batchhub.core.model import (
     Truth,
     Want,
 )
-from batchhub.core.ports import Clock, Command, Completed, Dialect, Transport
+from batchhub.core.ports import Clock, Dialect, Transport
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +73,6 @@ class PollerSettings:
 _MOVING = frozenset({Phase.REQUESTED, Phase.STARTING, Phase.STOPPING})
 """Phases that end soon, whoever looks; waiting in the queue may take days."""
 
-_LARGE = 64 * 1024
-"""Characters. A longer answer is read in a thread: thousands of rows take some tenths of a second, in which nobody else must wait."""
-
-
 UNREADABLE = "the scheduler's row about it is unreadable"
 
 
@@ -105,6 +99,14 @@ class Poller:
         self._settings = settings
         self._observed = observed
         self._meters = meters
+        self._questions = Questions(
+            cluster=cluster,
+            transport=transport,
+            dialect=dialect,
+            meters=meters,
+            room=settings.line_bytes,
+            most=settings.batch,
+        )
         self._wake = asyncio.Event()
         self._watchers = 0
         self._tasks = Tasks(f"poller of {cluster}")
@@ -162,6 +164,15 @@ class Poller:
         self.answered_at: datetime | None = None
         self._sightings = Sightings()
         self._absences = Absences(settings.ask_again)
+        self._endings = Endings(
+            questions=self._questions,
+            dialect=self._dialect,
+            clock=self._clock,
+            absences=self._absences,
+            sightings=self._sightings,
+            patience=settings.accounting_patience,
+            single=settings.single_records,
+        )
         self._unanswered = Unanswered(
             clock=self._clock,
             find_after=settings.find_after,
@@ -277,8 +288,8 @@ class Poller:
         answered: set[JobId] = set()
         unread: set[JobId] = set()
         try:
-            for part in self._batches(rows):
-                listing = await self._ask(part)
+            for part in self._questions.batches(rows):
+                listing = await self._questions.status(part)
                 found.update(listing.jobs)
                 gone |= listing.gone
                 unread |= listing.unread
@@ -295,21 +306,14 @@ class Poller:
             self._sightings.put(row.id, Observation(Truth.UNKNOWN, asked_at, word=UNREADABLE))
         left = [row for row in rows if row.job_id in answered and self._has_left(row, found, gone, asked_at)]
         if left:
-            await self._find_ends(left, gone)
+            await self._endings.find(left, gone)
         return {row.id for row in rows}
-
-    async def _ask(self, jobs: Sequence[JobId]) -> Listing:
-        done = await self._transport.run(self._dialect.status(jobs))
-        listing = await _read(self._dialect.read_status, done, jobs)
-        for row_text in listing.bad_rows:
-            log.warning("cluster %s: a status row could not be read: %s", self.cluster, row_text)
-        return listing
 
     def _has_left(self, row: Server, found: dict[JobId, JobReport], gone: set[JobId], asked_at: datetime) -> bool:
         """Note what a good answer says of a job; whether that is that it left the queue."""
         assert row.job_id is not None
         report = found.get(row.job_id)
-        if report is not None and _is_ours(report, row):
+        if report is not None and is_ours(report, row):
             self._absences.back(row.id)
             self._sightings.put(row.id, Observation(Truth.SEEN, asked_at, report))
             return False
@@ -322,10 +326,6 @@ class Poller:
             return True
         self._sightings.put(row.id, Observation(Truth.UNKNOWN, asked_at, word="missing from the scheduler's list once"))
         return False
-
-    def _batches(self, rows: Iterable[Server]) -> Iterator[Sequence[JobId]]:
-        for jobs in by_cluster(row.job_id for row in rows if row.job_id is not None):
-            yield from batches(jobs, room=self._settings.line_bytes, most=self._settings.batch)
 
     def _askable(self, rows: Sequence[Server], now: datetime) -> Sequence[Server]:
         """Those whose job id this scheduler could have given; one that it could not must not keep the others from being asked about.
@@ -351,106 +351,6 @@ class Poller:
             self._sightings.put(row.id, Observation(Truth.UNKNOWN, now, word=str(error)))
             return False
         return True
-
-    # ------------------------------------------------ jobs that left the queue
-
-    async def _find_ends(self, rows: Sequence[Server], gone: set[JobId]) -> None:
-        """The jobs are not in the queue any more; find out how they ended. Of those in ``gone`` the scheduler itself said so."""
-        now = self._clock()
-        if not self._absences.due(rows, now):
-            self._sightings.note(rows, Observation(Truth.UNKNOWN, now, word="its end is not recorded yet"))
-            return
-        questions = self._accounting_questions(rows)
-        asked = {job for _, jobs in questions for job in jobs}
-        records, word = await self._ask_accounting(questions)
-        owners = {row.job_id: row for row in rows}
-        records = {job: record for job, record in records.items() if job in owners and _is_ours(record, owners[job])}
-        without: list[Server] = []
-        for row in rows:
-            assert row.job_id is not None
-            record = records.get(row.job_id)
-            if record is not None and record.state.terminal:
-                self._ended(row, Observation(Truth.GONE, now, record))
-                continue
-            if questions and row.job_id not in asked:
-                self._sightings.put(row.id, Observation(Truth.UNKNOWN, now, word="its end has still to be asked for"))
-                continue
-            # The records say that it lives: a queue may have been listed empty, or a record may never have been closed.
-            doubtful = record is not None and row.job_id not in gone
-            patience = self._settings.accounting_patience * (10 if doubtful else 1)
-            if not questions or self._absences.waited(row.id, now, patience):
-                without.append(row)
-                continue
-            self._absences.asked(row.id, now)
-            self._sightings.put(row.id, Observation(Truth.UNKNOWN, now, word=word or "its end is not recorded yet"))
-        await self._prove(without, gone)
-
-    async def _prove(self, rows: Sequence[Server], gone: set[JobId]) -> None:
-        """No record will tell how they ended. That one is gone is the scheduler's own word, if need be to a question about it alone."""
-        now = self._clock()
-        left: list[Server] = []
-        for row in rows:
-            if row.job_id in gone:
-                self._ended(row, Observation(Truth.GONE, now))
-            else:
-                left.append(row)
-        few = self._settings.single_records
-        for number, row in enumerate(left):
-            if number >= few or not await self._ask_alone(row):
-                for other in left[number:]:
-                    self._unproven(other, now, "it has still to be asked for alone")
-                return
-
-    async def _ask_alone(self, row: Server) -> bool:
-        """Whether there was an answer."""
-        assert row.job_id is not None
-        now = self._clock()
-        try:
-            listing = await self._ask([row.job_id])
-        except Unreachable as error:
-            log.warning("cluster %s: job %s is in no list and no record: %s", self.cluster, row.job_id, error)
-            return False
-        report = listing.jobs.get(row.job_id)
-        if report is not None and _is_ours(report, row):
-            self._absences.back(row.id)
-            self._sightings.put(row.id, Observation(Truth.SEEN, now, report))
-        elif report is None and row.job_id not in listing.gone and listing.bad_rows:
-            self._unproven(row, now, "the scheduler's answer about it cannot be read")
-        else:
-            self._ended(row, Observation(Truth.GONE, now))
-        return True
-
-    def _unproven(self, row: Server, now: datetime, word: str) -> None:
-        self._absences.asked(row.id, now)
-        self._sightings.put(row.id, Observation(Truth.UNKNOWN, now, word=word))
-
-    def _ended(self, row: Server, end: Observation) -> None:
-        self._absences.ended(row, end)
-        self._sightings.put(row.id, end)
-
-    async def _ask_accounting(
-        self, questions: Iterable[tuple[Command, Sequence[JobId]]]
-    ) -> tuple[dict[JobId, JobReport], str]:
-        """The records, and why there may be more."""
-        records: dict[JobId, JobReport] = {}
-        for command, asked in questions:
-            try:
-                done = await self._transport.run(command)
-                records.update(await _read(self._dialect.read_accounting, done, asked))
-            except Unreachable as error:
-                log.warning("cluster %s: accounting does not answer: %s", self.cluster, error)
-                self._meters.poll_failed(self.cluster)
-                return records, str(error)
-        return records, ""
-
-    def _accounting_questions(self, rows: Sequence[Server]) -> list[tuple[Command, Sequence[JobId]]]:
-        """One for all, or, where the dialect's records can only be asked so, one for each of a few; none where it has no records."""
-        for_all = [(self._dialect.accounting(part), part) for part in self._batches(rows)]
-        if any(command is None for command, _ in for_all):
-            in_turn = sorted(rows, key=lambda row: self._absences.times_asked(row.id))
-            few = [row.job_id for row in in_turn[: self._settings.single_records] if row.job_id is not None]
-            for_all = [(self._dialect.accounting([job]), [job]) for job in few]
-        return [(command, asked) for command, asked in for_all if command is not None]
 
     # ------------------------------------------------ jobs whose submit did not answer
 
@@ -500,13 +400,3 @@ class Poller:
     def _forget(self, live: set[ServerId]) -> None:
         for memory in (self._sightings, self._absences, self._unanswered):
             memory.keep(live)
-
-
-async def _read(read: Callable[[Completed, Sequence[JobId]], T], done: Completed, jobs: Sequence[JobId]) -> T:
-    """Read an answer; a large one without holding up the loop."""
-    return read(done, jobs) if len(done.out) < _LARGE else await asyncio.to_thread(read, done, jobs)
-
-
-def _is_ours(report: JobReport, row: Server) -> bool:
-    """Ids are used again after a scheduler was set up anew: a stranger's job is not the row's."""
-    return not report.user or report.user == row.account

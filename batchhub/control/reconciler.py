@@ -15,14 +15,15 @@ from datetime import datetime, timedelta
 from typing import assert_never
 
 from batchhub.control.broadcast import Broadcast
+from batchhub.control.collecting import Collector
 from batchhub.control.launcher import Launcher
 from batchhub.control.measuring import measure
 from batchhub.control.offering import OfferKeeper
 from batchhub.control.poller import Poller
 from batchhub.control.ports import NO_METERS, JobBuilder, Meters, ServerStore
-from batchhub.control.recovery import COLLECT_AGAIN, Recovery, Uncollected
+from batchhub.control.recovery import Recovery
 from batchhub.control.routing import RouteKeeper
-from batchhub.control.steps import NO_RECORD, step
+from batchhub.control.steps import step
 from batchhub.control.stopping import Stopper, StopSettings
 from batchhub.control.submitting import Again, Submitter
 from batchhub.control.tasks import Tasks
@@ -31,7 +32,7 @@ from batchhub.control.troubles import Troubles
 from batchhub.core.errors import FileMissing, HubError, NotFound, TunnelError, Unreachable
 from batchhub.core.handshake import Connection
 from batchhub.core.lifecycle import Action, Decision, Limits
-from batchhub.core.model import JobState, Outcome, Phase, Server, ServerId, Trace
+from batchhub.core.model import JobState, Phase, Server, ServerId, Trace
 from batchhub.core.ports import Clock, Routes
 
 log = logging.getLogger(__name__)
@@ -131,7 +132,7 @@ class Reconciler:
             pause=settings.submit_again,
         )
         self._silent: dict[ServerId, datetime] = {}
-        self._uncollected = Uncollected()
+        self._collector = Collector(store=store, troubles=self._troubles, clock=clock, later=self.later)
         self._suspended: dict[ServerId, datetime] = {}
 
     # ------------------------------------------------ the queue
@@ -276,9 +277,9 @@ class Reconciler:
             measure(self._meters, found, row, self._clock())
         if row.phase is Phase.ENDED and before.phase is not Phase.ENDED:
             await self._offers.withdraw(row)
-        elif row.phase is Phase.ENDED and self._uncollected.expects(row.id):
-            await self._collect(row, cluster)
-        if row.phase is Phase.ENDED and not self._uncollected.expects(row.id):
+        elif row.phase is Phase.ENDED and self._collector.expects(row):
+            await self._collector.collect(row, cluster.launcher)
+        if row.phase is Phase.ENDED and not self._collector.expects(row):
             await self._troubles.close(row)
 
     async def _act(self, action: Action, row: Server, cluster: Cluster) -> Server:
@@ -298,7 +299,7 @@ class Reconciler:
             case Action.CANCEL:
                 return await self._stopper.cancel(row, cluster.launcher, cluster.poller)
             case Action.COLLECT:
-                return await self._collect(row, cluster)
+                return await self._collector.collect(row, cluster.launcher)
             case Action.NOTIFY:
                 self._broadcast.tell(row.id, row.user)
                 return row
@@ -428,44 +429,9 @@ class Reconciler:
             await self._troubles.failed(row, Action.WITHDRAW, str(error))
         return row
 
-    async def _collect(self, row: Server, cluster: Cluster) -> Server:
-        try:
-            remains = await cluster.launcher.remains(row)
-        except HubError as error:
-            log.warning("server %s: what its job left cannot be read: %s", row.id, error)
-            self._collect_later(row)
-            await self._troubles.failed(row, Action.COLLECT, str(error))
-            return row
-        await self._troubles.over(row, Action.COLLECT)
-        if remains.whole:
-            self._uncollected.done(row.id)
-        else:
-            self._collect_later(row)
-
-        def note(current: Server) -> Server | None:
-            after = replace(current, log_tail=remains.log_tail or current.log_tail)
-            if remains.exit is not None and current.exit_code is None:
-                after = replace(after, exit_code=remains.exit.code)
-            if remains.exit is not None and after.outcome is Outcome.FAILED and current.words == NO_RECORD:
-                words = remains.exit.word
-                outcome = Outcome.COMPLETED if remains.exit.code == 0 else Outcome.FAILED
-                after = replace(after, outcome=outcome, words=words or after.words)
-            return after if after != current else None
-
-        seen = "no exit record" if remains.exit is None else f"exit record: code {remains.exit.code}"
-        return await self._store.update(row.id, note, trace=lambda: Trace("collect", seen=seen, done=Action.COLLECT))
-
-    def _collect_later(self, row: Server) -> None:
-        delay = self._uncollected.missed(row)
-        if delay is not None:
-            self.later(row.id, delay)
-
     async def collect_again(self) -> None:
         """After a start: fetch what runs left that ended a short time ago and of which nothing was fetched. Raises StoreUnavailable."""
-        rows = await self._store.uncollected(self._clock() - COLLECT_AGAIN)
-        for row in rows:
-            self._uncollected.expect(row.id)
-        self.look(row.id for row in rows)
+        self.look(await self._collector.expect_recent())
 
     # ------------------------------------------------ the proxy
 

@@ -8,49 +8,14 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from batchhub.control.launcher import Launcher
 from batchhub.control.ports import ServerStore
 from batchhub.core.errors import HubError
-from batchhub.core.model import JobId, Phase, Server, ServerId
+from batchhub.core.model import JobId, Server
 
 log = logging.getLogger(__name__)
-
-COLLECT_AGAIN = timedelta(hours=1)
-"""So long after a run has ended a hub that starts tries once more to fetch a log that is not there."""
-
-
-class Uncollected:
-    """Runs that have ended and whose log and exit record could not be read: tried again, ever more seldom, and not for ever.
-
-    ``tries`` is how often, the first one not counted; twelve take three quarters of an hour.
-    """
-
-    def __init__(self, tries: int = 12) -> None:
-        self._most = tries
-        self._tries: dict[ServerId, int] = {}
-
-    def expect(self, server_id: ServerId) -> None:
-        """It is to be tried."""
-        self._tries.setdefault(server_id, 0)
-
-    def expects(self, server_id: ServerId) -> bool:
-        """Whether it is still to be tried."""
-        return server_id in self._tries
-
-    def missed(self, row: Server) -> float | None:
-        """It did not work: seconds to the next try, ``None`` if there will be none."""
-        tried = self._tries.get(row.id, 0) + 1
-        if row.phase is not Phase.ENDED or tried > self._most:
-            self._tries.pop(row.id, None)
-            return None
-        self._tries[row.id] = tried
-        return float(min(300, 5 * 2 ** (tried - 1)))
-
-    def done(self, server_id: ServerId) -> None:
-        """It worked."""
-        self._tries.pop(server_id, None)
 
 
 class Recovery:
