@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -20,9 +20,11 @@ from batchhub.app.revocations import Revocations
 from batchhub.app.site import Site, make_dialect, over_https
 from batchhub.app.state import StateDirectory, utc_now
 from batchhub.auth.base import Authenticator, problems
+from batchhub.auth.departures import Departures
 from batchhub.auth.sessions import Sessions, SessionSettings
 from batchhub.auth.throttle import Throttle
 from batchhub.auth.tokens import Tokens
+from batchhub.auth.ways import check_ways
 from batchhub.auth.xsrf import Xsrf
 from batchhub.config import traits
 from batchhub.config.clusters import ClusterSettings
@@ -52,7 +54,7 @@ class HubPlan:
 
     site: Site
     state: StateDirectory
-    authenticator: Authenticator
+    authenticators: Mapping[str, Authenticator]
     database: str
     listen: tuple[str, int]
     proxy_api: str
@@ -67,9 +69,10 @@ class HubPlan:
 
 
 def plan_hub(
-    trait: Callable[[type[Any]], Any], site: Site, state: StateDirectory, authenticator: Authenticator
+    trait: Callable[[type[Any]], Any], site: Site, state: StateDirectory, authenticators: Mapping[str, Authenticator]
 ) -> HubPlan:
     """Freeze the traits. ``trait`` gives a concern's instance. Raises ConfigError."""
+    check_ways(authenticators, same_people=trait(traits.BatchHub).same_people)
     hub, proxy, pages = trait(traits.Hub), trait(traits.Proxy), trait(traits.Pages)
     sessions, watching, starting = trait(traits.Sessions), trait(traits.Watching), trait(traits.Starting)
     limits = trait(traits.Limits)
@@ -79,7 +82,7 @@ def plan_hub(
     return HubPlan(
         site=site,
         state=state,
-        authenticator=authenticator,
+        authenticators=authenticators,
         database=database,
         listen=(hub.ip, hub.port),
         proxy_api=f"http://{proxy.api_ip}:{proxy.api_port}",
@@ -114,6 +117,7 @@ def plan_hub(
             title=pages.title,
             announcement=pages.announcement,
             docs=pages.help_url,
+            auto_login=pages.auto_login,
             secure_cookies="always" if secure else "auto",
             ticket_life=timedelta(hours=sessions.ticket_hours),
             metrics="all" if pages.metrics_public else "admin",
@@ -198,11 +202,13 @@ class Hub:
         plan = self._plan
         self._builder.check()
         await self.store.open()
-        for words in problems(plan.authenticator):
-            log.warning("%s", words)
+        for authenticator in plan.authenticators.values():
+            for words in problems(authenticator):
+                log.warning("%s", words)
         cookie_key = plan.state.key("cookies")
         people = AuthPeople(
-            authenticators=(plan.authenticator,),
+            authenticators=plan.authenticators,
+            departures=Departures(cookie_key, utc_now),
             sessions=Sessions(self.store, cookie_key, utc_now, plan.sessions, self._revocations.sessions_ended),
             access_tokens=Tokens(self.store, utc_now, revoked=self._revocations.tokens_ended),
             users=self.store,
