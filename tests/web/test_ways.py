@@ -1,8 +1,12 @@
 """Signing in at somebody else's page, as a browser does it, and by what a front end says."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+import pytest_asyncio
 
 from batchhub.auth.base import Authenticator, Departure, LoginKind
 from batchhub.core.errors import Unreachable
@@ -32,9 +36,18 @@ class InFront(Authenticator):
         return handler.request.headers.get("Remote-User")
 
 
-@pytest.fixture
-def site() -> Site:
-    return open_site(more={"elsewhere": Elsewhere(allowed_users={"eve", "zoe"}, login_service="Campus")})
+@pytest_asyncio.fixture
+async def site() -> AsyncIterator[Site]:
+    async with opened(more={"elsewhere": Elsewhere(allowed_users={"eve", "zoe"}, login_service="Campus")}) as site:
+        yield site
+
+
+@asynccontextmanager
+async def opened(*words: WebSettings, **more: Any) -> AsyncIterator[Site]:
+    site = open_site(*words, **more)
+    yield site
+    site.server.stop()
+    await site.server.close_all_connections()
 
 
 async def leave(browser: Browser, path: str = "hub/oauth_login?way=elsewhere&next=/hub/token") -> str:
@@ -125,26 +138,24 @@ async def test_a_password_does_not_reach_another_kind_of_way(site: Site) -> None
 
 
 async def test_the_request_itself_signs_in_and_out_stays_out() -> None:
-    site = open_site(more={"front": InFront(allow_all=True)})
-    browser = site.browser()
-    answer = await browser.get("hub/login?next=/hub/token", Remote_User="Ann")
-    assert (answer.code, answer.headers["Location"]) == (303, "/hub/token")
-    assert (await browser.get("hub/home")).code == 200
-    await browser.post("hub/logout")
-    assert (await browser.get("hub/login?out=1", Remote_User="Ann")).code == 200
-    stranger = site.browser()
-    assert (await stranger.get("hub/login")).code == 403
+    async with opened(more={"front": InFront(allow_all=True)}) as site:
+        browser = site.browser()
+        answer = await browser.get("hub/login?next=/hub/token", Remote_User="Ann")
+        assert (answer.code, answer.headers["Location"]) == (303, "/hub/token")
+        assert (await browser.get("hub/home")).code == 200
+        await browser.post("hub/logout")
+        assert (await browser.get("hub/login?out=1", Remote_User="Ann")).code == 200
+        assert (await site.browser().get("hub/login")).code == 403
 
 
-async def test_a_button_is_left_out_where_it_is_the_only_thing(monkeypatch: pytest.MonkeyPatch) -> None:
-    site = open_site(
-        WebSettings(auto_login=True), more={"elsewhere": Elsewhere(allow_all=True)}, without=("plain", "link")
-    )
-    browser = site.browser()
-    answer = await browser.get("hub/login?next=/hub/token")
-    assert answer.headers["Location"] == "/hub/oauth_login?way=elsewhere&next=%2Fhub%2Ftoken"
-    assert (await browser.get("hub/login?out=1")).code == 200
-    browser.has("Sign in with Elsewhere")
+async def test_a_button_is_left_out_where_it_is_the_only_thing() -> None:
+    ways = {"elsewhere": Elsewhere(allow_all=True)}
+    async with opened(WebSettings(auto_login=True), more=ways, without=("plain", "link")) as site:
+        browser = site.browser()
+        answer = await browser.get("hub/login?next=/hub/token")
+        assert answer.headers["Location"] == "/hub/oauth_login?way=elsewhere&next=%2Fhub%2Ftoken"
+        assert (await browser.get("hub/login?out=1")).code == 200
+        browser.has("Sign in with Elsewhere")
 
 
 async def test_two_password_lists_are_told_apart() -> None:
@@ -152,11 +163,12 @@ async def test_two_password_lists_are_told_apart() -> None:
         async def authenticate(self, handler, data):
             return data["username"] if data["password"] == "other" else None
 
-    site = open_site(more={"guests": Other(allow_all=True, username_prefix="guest-", login_service="Guests")})
-    browser = site.browser()
-    await browser.get("hub/login")
-    browser.has("Guests")
-    assert (await browser.post("hub/login", username="ann", password="other")).code == 403
-    assert (await browser.post("hub/login", way="guests", username="ann", password="other")).code == 303
-    await browser.get("hub/home")
-    browser.has("guest-ann")
+    ways = {"guests": Other(allow_all=True, username_prefix="guest-", login_service="Guests")}
+    async with opened(more=ways) as site:
+        browser = site.browser()
+        await browser.get("hub/login")
+        browser.has("Guests")
+        assert (await browser.post("hub/login", username="ann", password="other")).code == 403
+        assert (await browser.post("hub/login", way="guests", username="ann", password="other")).code == 303
+        await browser.get("hub/home")
+        browser.has("guest-ann")
