@@ -15,7 +15,7 @@ from traitlets import TraitError, Unicode
 from traitlets.config import Application, Config, Configurable, ConfigurableError
 
 from batchhub import __version__
-from batchhub.app.site import load_authenticator
+from batchhub.app.site import load_authenticators
 from batchhub.app.state import StateDirectory
 from batchhub.auth.dictionary import DictionaryAuthenticator
 from batchhub.auth.pam import PAMAuthenticator
@@ -167,7 +167,7 @@ class Command(Application):
 
     def _check_names(self) -> None:
         hub = self.trait(BatchHub)
-        classes = [*self.classes, type(self), load_authenticator(hub.authenticator_class)]
+        classes = [*self.classes, type(self), *load_authenticators(hub.authenticator_class).values()]
         check_names(self.cli_config, classes, lead="--")
         check_names(self.config, classes)
 

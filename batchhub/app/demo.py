@@ -89,7 +89,7 @@ class Demo(Command):
             say(f"  To sign in again:  {door}{authenticator.issue(user, utc_now(), _NEXT_LINK)}\n")
 
         authenticator = LinkAuthenticator(parent=self, clock=utc_now, used=used)
-        plan = plan_hub(self.trait, read_site(self.trait(traits.BatchHub)), state, authenticator)
+        plan = plan_hub(self.trait, read_site(self.trait(traits.BatchHub)), state, {"link": authenticator})
         start_detached(state, [f"--config={self.config_file}", "--log-level=warning"], lambda: _listens(proxy.api_port))
         try:
             asyncio.run(self._serve(plan, lambda user: f"{door}{authenticator.issue(user, utc_now())}"))

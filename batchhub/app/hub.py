@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -24,9 +24,11 @@ from batchhub.app.revocations import Revocations
 from batchhub.app.site import Site, hub_address, make_dialect, over_https, with_limits
 from batchhub.app.state import StateDirectory, utc_now
 from batchhub.auth.base import Authenticator, problems
+from batchhub.auth.departures import Departures
 from batchhub.auth.sessions import Sessions, SessionSettings
 from batchhub.auth.throttle import Throttle
 from batchhub.auth.tokens import Tokens
+from batchhub.auth.ways import check_ways
 from batchhub.auth.xsrf import Xsrf
 from batchhub.config import traits
 from batchhub.config.clusters import ClusterSettings
@@ -70,7 +72,7 @@ class HubPlan:
 
     site: Site
     state: StateDirectory
-    authenticator: Authenticator
+    authenticators: Mapping[str, Authenticator]
     database: str
     listen: tuple[str, int]
     proxy_api: str
@@ -91,9 +93,10 @@ class HubPlan:
 
 
 def plan_hub(
-    trait: Callable[[type[Any]], Any], site: Site, state: StateDirectory, authenticator: Authenticator
+    trait: Callable[[type[Any]], Any], site: Site, state: StateDirectory, authenticators: Mapping[str, Authenticator]
 ) -> HubPlan:
     """Freeze the traits. ``trait`` gives a concern's instance. Raises ConfigError."""
+    check_ways(authenticators, same_people=trait(traits.BatchHub).same_people)
     hub, proxy, pages = trait(traits.Hub), trait(traits.Proxy), trait(traits.Pages)
     sessions, watching, starting = trait(traits.Sessions), trait(traits.Watching), trait(traits.Starting)
     limits, culling = trait(traits.Limits), trait(traits.Culling)
@@ -104,7 +107,7 @@ def plan_hub(
     return HubPlan(
         site=with_limits(site, culling),
         state=state,
-        authenticator=authenticator,
+        authenticators=authenticators,
         database=database,
         listen=(hub.ip, hub.port),
         proxy_api=f"http://{proxy.api_ip}:{proxy.api_port}",
@@ -142,6 +145,7 @@ def plan_hub(
             title=pages.title,
             announcement=pages.announcement,
             docs=pages.help_url,
+            auto_login=pages.auto_login,
             secure_cookies="always" if secure else "auto",
             ticket_life=timedelta(hours=sessions.ticket_hours),
             metrics="all" if pages.metrics_public else "admin",
@@ -292,11 +296,13 @@ class Hub:
         self._builder.check()
         self._sole.claim()
         await self.store.open()
-        for words in problems(plan.authenticator):
-            log.warning("%s", words)
+        for authenticator in plan.authenticators.values():
+            for words in problems(authenticator):
+                log.warning("%s", words)
         cookie_key = plan.state.key("cookies")
         people = AuthPeople(
-            authenticators=(plan.authenticator,),
+            authenticators=plan.authenticators,
+            departures=Departures(cookie_key, utc_now),
             sessions=Sessions(self.store, cookie_key, utc_now, plan.sessions, self._revocations.sessions_ended),
             access_tokens=Tokens(self.store, utc_now, revoked=self._revocations.tokens_ended),
             users=self.store,

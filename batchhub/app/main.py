@@ -25,10 +25,11 @@ from batchhub.app.jobs import PREVIEW_ID, SiteJobBuilder
 from batchhub.app.orphans_command import OrphansCommand
 from batchhub.app.proxy_command import ProxyCommand
 from batchhub.app.reach import ask_directly
-from batchhub.app.site import load_authenticator, read_site
+from batchhub.app.site import load_authenticators, read_site
 from batchhub.auth.base import Authenticator
 from batchhub.auth.dictionary import DictionaryAuthenticator, hash_password
 from batchhub.auth.pam import PAMAuthenticator
+from batchhub.auth.ways import check_ways
 from batchhub.config import traits
 from batchhub.config.tables import suggest
 from batchhub.core.errors import BadInput, ConfigError, InvalidForm
@@ -48,8 +49,8 @@ class ServingCommand(Command):
     def serve_hub(self, beside: Callable[[], Coroutine[Any, Any, None]] | None = None) -> None:
         """The hub, until a signal; ``beside`` it runs as long."""
         hub = self.trait(traits.BatchHub)
-        authenticator = load_authenticator(hub.authenticator_class)(parent=self)
-        plan = plan_hub(self.trait, read_site(hub), self.state(), authenticator)  # type: ignore[arg-type]
+        ways = {name: cls(parent=self) for name, cls in load_authenticators(hub.authenticator_class).items()}
+        plan = plan_hub(self.trait, read_site(hub), self.state(), ways)  # type: ignore[arg-type]
         try:
             asyncio.run(_serve_beside(plan, beside))
         except OSError as error:
@@ -231,7 +232,8 @@ class ConfigCommand(Command):
         hub = self.trait(traits.BatchHub)
         site = read_site(hub)
         SiteJobBuilder(site, bytes(32)).check()
-        load_authenticator(hub.authenticator_class)(parent=self)
+        ways = {name: cls(parent=self) for name, cls in load_authenticators(hub.authenticator_class).items()}
+        check_ways(ways, same_people=hub.same_people)  # type: ignore[arg-type]
         where = self.config_path or "the defaults"
         say(f"{where}: {len(site.clusters)} clusters, {len(site.profiles)} profiles; nothing is wrong.")
 

@@ -175,18 +175,32 @@ def load_extension(group: str, name: str, where: str) -> Any:
         raise ConfigError(f"{where}: {name} cannot be imported: {error}.") from error
 
 
-def load_authenticator(value: Any) -> type[Configurable]:
-    """The authenticator's class from the trait's value: a class, an entry point or ``package.module:Class``. Raises ConfigError."""
-    cls = (
-        load_extension("batchhub.authenticators", value, "c.BatchHub.authenticator_class")
-        if isinstance(value, str)
-        else value
-    )
-    if not (isinstance(cls, type) and issubclass(cls, Configurable) and callable(getattr(cls, "authenticate", None))):
-        raise ConfigError(f"c.BatchHub.authenticator_class: {value!r} is not an Authenticator class.")
-    return cls
-
-
 def hub_address(hub: Hub) -> str:
     """Where the proxy finds this hub."""
     return hub.url or f"http://{hub.ip}:{hub.port}"
+
+
+def load_authenticators(value: Any) -> Mapping[str, type[Configurable]]:
+    """The ways to sign in, by name, from the trait's value: one or a list of classes, entry points or ``package.module:Class``. Raises ConfigError."""
+    found: dict[str, type[Configurable]] = {}
+    for one in value if isinstance(value, list | tuple) else [value]:
+        cls = load_extension("batchhub.authenticators", one, _WAYS) if isinstance(one, str) else one
+        if not (
+            isinstance(cls, type) and issubclass(cls, Configurable) and callable(getattr(cls, "authenticate", None))
+        ):
+            raise ConfigError(f"{_WAYS}: {one!r} is not an Authenticator class.")
+        name = one if isinstance(one, str) and ":" not in one else _way_of(cls)
+        if name in found:
+            raise ConfigError(f"{_WAYS}: {name!r} is there twice.")
+        found[name] = cls
+    if not found:
+        raise ConfigError(f"{_WAYS} is empty; to let nobody in, say 'null'.")
+    return found
+
+
+_WAYS = "c.BatchHub.authenticator_class"
+
+
+def _way_of(cls: type) -> str:
+    """``CampusAuthenticator`` is the way ``campus``."""
+    return cls.__name__.removesuffix("Authenticator").lower() or "own"

@@ -41,7 +41,11 @@ class LoginKind(StrEnum):
     LINK = "link"
     """Nothing to fill in: people come with a one-time link."""
     REDIRECT = "redirect"
-    """A button that leads to somebody else's sign-in page."""
+    """A button that leads to somebody else's sign-in page: :meth:`Authenticator.depart`."""
+    REQUEST = "request"
+    """The request itself proves it: a header set by a trusted front end. Nothing to fill in."""
+    CLOSED = "closed"
+    """Nobody signs in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,14 @@ class Identity:
     auth_state: Mapping[str, Any] | None = field(default=None, repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """The way to somebody else's sign-in page. ``keep`` is what the browser carries, sealed, until it is back (a PKCE verifier, a nonce)."""
+
+    url: str
+    keep: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+
+
 class Authenticator(LoggingConfigurable):
     """Base of all authenticators. Override :meth:`authenticate`; the rest has working defaults.
 
@@ -65,8 +77,12 @@ class Authenticator(LoggingConfigurable):
     """
 
     kind: LoginKind = LoginKind.PASSWORD
-    login_service: str = ""
-    """The name on the login page's button or heading, where there are several."""
+    login_service = Unicode("", help="The name on the login page, as in: Sign in with NAME.").tag(config=True)
+    username_prefix = Unicode(
+        "",
+        help="Put in front of every name from here, after mapping, as in 'gh-'. Where several ways to sign in are offered, prefixes keep "
+        "their people apart.",
+    ).tag(config=True)
 
     allow_all = Bool(
         False, help="Let everybody in who can prove who they are. Nobody is allowed unless this or a list says so."
@@ -83,6 +99,15 @@ class Authenticator(LoggingConfigurable):
         help="From the name somebody signs in with to the hub's name, after normalising: {'ann@example.org': 'ann'}.",
     ).tag(config=True)
 
+    @validate("username_prefix")
+    def _check_prefix(self, proposal: Mapping[str, Any]) -> str:
+        prefix = str(proposal["value"])
+        if prefix and not safe_name(prefix):
+            raise TraitError(
+                f"username_prefix {prefix!r} could not begin a name; letters, digits and inner '_@+.-' could."
+            )
+        return prefix
+
     @validate("username_pattern")
     def _check_pattern(self, proposal: Mapping[str, Any]) -> str:
         try:
@@ -96,6 +121,14 @@ class Authenticator(LoggingConfigurable):
 
         ``data`` holds the login form's fields (``username``, ``password``). ``None`` means no, whatever the reason: log it, without
         the password. Runs on the event loop: what blocks belongs in a thread. Raises Unreachable when nobody could be asked.
+        """
+        raise NotImplementedError
+
+    async def depart(self, handler: Any, data: Mapping[str, str], state: str, callback: str) -> Departure:
+        """For REDIRECT: where to send the browser. Its way back is ``callback``, with ``state`` among the parameters.
+
+        :meth:`authenticate` is then given the parameters it came back with, and ``kept``, ``state`` and ``callback``. ``data`` are the
+        parameters of the address that began it. Raises Unreachable, BadInput.
         """
         raise NotImplementedError
 
@@ -179,7 +212,7 @@ def known_name(authenticator: Authenticator, name: object) -> UserName | None:
     if not isinstance(name, str) or not 0 < len(name) <= NAME_LIMIT:
         return None
     plain = authenticator.normalize_username(name)
-    plain = authenticator.username_map.get(plain, plain)
+    plain = authenticator.username_prefix + authenticator.username_map.get(plain, plain)
     if not safe_name(plain) or not authenticator.validate_username(plain):
         return None
     return UserName(plain)

@@ -49,7 +49,13 @@ class BatchHub(Configurable):
         config=True
     )
     authenticator_class = Any(
-        "pam", help="An entry point of batchhub.authenticators (pam, dictionary), 'package.module:Class', or a class."
+        "pam",
+        help="How people sign in: an entry point of batchhub.authenticators (pam, dictionary, …), 'package.module:Class', a class, or a "
+        "list of these, which are then offered together.",
+    ).tag(config=True)
+    same_people = Bool(
+        False,
+        help="With several ways to sign in: a name is the same person's in all of them. Otherwise each needs a username_prefix of its own.",
     ).tag(config=True)
 
     @validate("keep_directories", "keep_directory_days")
@@ -156,6 +162,10 @@ class Pages(Configurable):
     title = Unicode("BatchHub", help="The site's name.").tag(config=True)
     announcement = Unicode(help="A sentence shown on every page; plain text.").tag(config=True)
     help_url = Unicode(help="Where people find help; shown in the page's foot.").tag(config=True)
+    auto_login = Bool(
+        False,
+        help="Where another site's sign-in page is the only way in, go there at once instead of showing a button.",
+    ).tag(config=True)
     metrics_public = Bool(
         False, help="Answer /hub/metrics to anybody; otherwise loopback and admins' tokens only."
     ).tag(config=True)

@@ -23,7 +23,7 @@ from batchhub.web.pages.admin import AdminPage
 from batchhub.web.pages.history import HistoryPage
 from batchhub.web.pages.home import ExtendPage, HomePage, HubRoot
 from batchhub.web.pages.pending import PendingPage, StopPage
-from batchhub.web.pages.sign_in import LoginPage, LogoutPage
+from batchhub.web.pages.sign_in import ComeBackPage, LeavePage, LoginPage, LogoutPage
 from batchhub.web.pages.spawn import SpawnHere, SpawnPage
 from batchhub.web.pages.token import TokenPage
 from batchhub.web.ports import WebServices, WebSettings
@@ -101,6 +101,8 @@ def _routes(web: Web) -> list[Any]:
         (rf"{base}hub/?", HubRoot),
         (rf"{hub}login", LoginPage),
         (rf"{hub}logout", LogoutPage),
+        (rf"{hub}oauth_login", LeavePage),
+        (rf"{hub}oauth_callback", ComeBackPage),
         (rf"{hub}home/?", HomePage),
         (rf"{hub}spawn/?", SpawnHere),
         (rf"{hub}spawn{_SERVER}", SpawnPage),

@@ -39,6 +39,15 @@ class Links:
         return f"{self.hub}login"
 
     @property
+    def come_back(self) -> str:
+        """Where somebody else's sign-in page sends the browser back to; JupyterHub's address, so that what is registered there stays good."""
+        return f"{self.hub}oauth_callback"
+
+    def leave(self, way: str, after: str) -> str:
+        """The way to somebody else's sign-in page."""
+        return f"{self.hub}oauth_login?{urlencode({'way': way, 'next': after})}"
+
+    @property
     def logout(self) -> str:
         """Signing out."""
         return f"{self.hub}logout"

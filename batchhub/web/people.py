@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
 from tornado.web import RequestHandler
 
 from batchhub.auth.base import Authenticator, LoginKind, sign_in
+from batchhub.auth.departures import Departures, Journey
 from batchhub.auth.sessions import Session, Sessions
 from batchhub.auth.throttle import Throttle
 from batchhub.auth.tokens import StoredToken, Tokens
@@ -17,7 +19,7 @@ from batchhub.auth.xsrf import Xsrf
 from batchhub.core.errors import Denied, NotFound, TooMany
 from batchhub.core.model import UserName
 from batchhub.core.ports import Clock
-from batchhub.web.ports import Entry, TokenView, Visitor
+from batchhub.web.ports import Entry, Leaving, TokenView, Visitor, Way
 
 MOST_TOKENS = 100
 """Tokens a person may have at once."""
@@ -55,9 +57,10 @@ class Users(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class AuthPeople:
-    """:class:`~batchhub.web.ports.People` with our own sessions and tokens. Of each kind of sign-in the first authenticator is asked."""
+    """:class:`~batchhub.web.ports.People` with our own sessions and tokens."""
 
-    authenticators: Sequence[Authenticator]
+    authenticators: Mapping[str, Authenticator]
+    departures: Departures
     sessions: Sessions
     access_tokens: Tokens
     users: Users
@@ -66,25 +69,72 @@ class AuthPeople:
     clock: Clock
 
     @property
-    def ways(self) -> frozenset[str]:
-        """The kinds of sign-in there are."""
-        return frozenset(one.kind.value for one in self.authenticators)
+    def ways(self) -> Sequence[Way]:
+        """What the site offers."""
+        return [
+            Way(name, one.kind.value, one.login_service or name.replace("_", " ").capitalize())
+            for name, one in self.authenticators.items()
+        ]
 
-    async def sign_in(self, handler: RequestHandler, data: Mapping[str, str], cookie: str) -> Entry:
-        """Throttle, ask the authenticator, open a session in place of the one the browser came with."""
-        kind, asked, refusal = LoginKind.PASSWORD, dict(data), "The username or the password is not right."
-        if "link" in data:
-            kind, asked = LoginKind.LINK, {"token": data["link"]}
+    async def sign_in(self, handler: RequestHandler, way: str, data: Mapping[str, str], cookie: str) -> Entry:
+        """What a form sent: a password or a link."""
+        authenticator = self._way(way)
+        refusal = "The username or the password is not right."
+        if authenticator.kind is LoginKind.LINK:
             refusal = "This sign-in link was used already or is too old. Ask for a new one."
-        authenticator = next((one for one in self.authenticators if one.kind is kind), None)
+        account = data.get("username") or data.get("token", "")
+        return await self._enter(handler, authenticator, data, account=account, refusal=refusal, cookie=cookie)
+
+    async def leave(
+        self, handler: RequestHandler, way: str, data: Mapping[str, str], after: str, callback: str
+    ) -> Leaving:
+        """To somebody else's page."""
+        authenticator = self._way(way)
+        if authenticator.kind is not LoginKind.REDIRECT:
+            raise Denied("One does not sign in this way here.")
+        state = secrets.token_urlsafe(24)
+        departure = await authenticator.depart(handler, data, state, callback)
+        sealed = self.departures.seal(Journey(way, state, after, callback, departure.keep))
+        return Leaving(departure.url, state, sealed)
+
+    async def come_back(
+        self, handler: RequestHandler, data: Mapping[str, str], sealed: str, cookie: str
+    ) -> tuple[Entry, str]:
+        """From there."""
+        journey = self.departures.open(sealed, data.get("state", ""))
+        if journey is None:
+            raise Denied("This sign-in was not begun in this browser, or it took too long. Please begin again.")
+        authenticator = self._way(journey.way)
+        title = next(way.title for way in self.ways if way.name == journey.way)
+        brought = {**data, "kept": journey.keep, "callback": journey.callback}
+        refusal = f"{title} knows you, but this hub does not let you in. Its administrator can."
+        entry = await self._enter(
+            handler, authenticator, brought, account=journey.state, refusal=refusal, cookie=cookie
+        )
+        return entry, journey.after
+
+    def _way(self, name: str) -> Authenticator:
+        authenticator = self.authenticators.get(name)
         if authenticator is None:
             raise Denied("One does not sign in this way here.")
-        account = data.get("username") or data.get("link", "")
+        return authenticator
+
+    async def _enter(
+        self,
+        handler: RequestHandler,
+        authenticator: Authenticator,
+        data: Mapping[str, Any],
+        *,
+        account: str,
+        refusal: str,
+        cookie: str,
+    ) -> Entry:
+        """Throttle, ask the authenticator, open a session in place of the one the browser came with."""
         address = handler.request.remote_ip or ""
         wait = self.throttle.attempt(account, address, self.clock())
         if wait:
             raise TooOften(wait)
-        identity = await sign_in(authenticator, handler, asked)
+        identity = await sign_in(authenticator, handler, data)
         if identity is None:
             raise Denied(refusal)
         self.throttle.succeeded(account, address, self.clock())

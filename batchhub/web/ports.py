@@ -40,6 +40,24 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class Way:
+    """A way to sign in as the page shows it. ``kind`` is a word of :class:`batchhub.auth.base.LoginKind`."""
+
+    name: str
+    kind: str
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """The browser goes to somebody else's sign-in page; ``sealed`` is the cookie it carries until it is back, under a name made of ``state``."""
+
+    url: str
+    state: str
+    sealed: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class TokenView:
     """An API token as its owner sees it, without the secret."""
 
@@ -54,14 +72,24 @@ class People(Protocol):
     """Sign-in, sessions and tokens. Errors are of :mod:`batchhub.core.errors` only."""
 
     @property
-    def ways(self) -> frozenset[str]:
-        """How one signs in here: ``password``, ``link``."""
+    def ways(self) -> Sequence[Way]:
+        """How one signs in here, in the site's order."""
 
-    def sign_in(self, handler: RequestHandler, data: Mapping[str, str], cookie: str) -> Awaitable[Entry]:
+    def sign_in(self, handler: RequestHandler, way: str, data: Mapping[str, str], cookie: str) -> Awaitable[Entry]:
         """Check what the sign-in form sent and open a session, in place of the one whose cookie the browser has.
 
         Raises Denied, TooMany, Unreachable.
         """
+
+    def leave(
+        self, handler: RequestHandler, way: str, data: Mapping[str, str], after: str, callback: str
+    ) -> Awaitable[Leaving]:
+        """Begin a sign-in at somebody else's page. ``after`` is where to go in the end. Raises Denied, Unreachable."""
+
+    def come_back(
+        self, handler: RequestHandler, data: Mapping[str, str], sealed: str, cookie: str
+    ) -> Awaitable[tuple[Entry, str]]:
+        """End it: the session, and where to go. Raises Denied, TooMany, Unreachable."""
 
     def visitor(self, cookie: str) -> Awaitable[Visitor | None]:
         """Whose session it is; ``None`` if it is no (longer a) session."""
@@ -109,7 +137,7 @@ class WebSettings:
     """What a site sets about the pages.
 
     ``base_url`` begins and ends with ``/``. ``origin`` is the hub's own if every server has a host of its own below it.
-    ``secure_cookies``: ``auto`` follows the request's scheme. ``ticket_life`` is how long an access cookie is good after its last use; a
+    ``auto_login``: where one other site's sign-in page is all there is, go there without being asked. ``secure_cookies``: ``auto`` follows the request's scheme. ``ticket_life`` is how long an access cookie is good after its last use; a
     laptop that slept longer has to load its notebook page again. Signing out ends it at once. ``metrics``: who may read
     ``/hub/metrics``: ``admin`` (an admin's token, or a request from the loopback interface that was not forwarded) or ``all``.
     ``streams`` is the number of open event streams a person may have. ``keep_alive`` and ``poll`` are in seconds. ``version`` is ours;
@@ -123,6 +151,7 @@ class WebSettings:
     docs: str = ""
     support: str = ""
     sign_in_words: str = ""
+    auto_login: bool = False
     version: str = "0.1.0"
     compatible: str = "5.5.4"
     secure_cookies: Literal["auto", "always", "never"] = "auto"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from batchhub.app.site import load_authenticator, load_extension, make_dialect, over_https, read_site, with_limits
+from batchhub.app.site import load_authenticators, load_extension, make_dialect, over_https, read_site, with_limits
 from batchhub.auth.dictionary import DictionaryAuthenticator
 from batchhub.config.clusters import ClusterSettings
 from batchhub.config.traits import BatchHub, Culling, Proxy
@@ -103,11 +103,13 @@ def test_the_hubs_address_and_tls_must_agree(tls: dict[str, Any]) -> None:
 
 def test_extensions_by_name_by_path_and_not_at_all() -> None:
     assert load_extension("batchhub.authenticators", "dictionary", "here") is DictionaryAuthenticator
-    assert load_authenticator("batchhub.auth.dictionary:DictionaryAuthenticator") is DictionaryAuthenticator
-    assert load_authenticator(DictionaryAuthenticator) is DictionaryAuthenticator
+    only = {"dictionary": DictionaryAuthenticator}
+    for one in ("dictionary", "batchhub.auth.dictionary:DictionaryAuthenticator", DictionaryAuthenticator):
+        assert load_authenticators(one) == load_authenticators([one]) == only
+    assert list(load_authenticators(["pam", DictionaryAuthenticator])) == ["pam", "dictionary"]
     for wrong in ("dictionry", "no.such:Thing", "os:nothing", "os:path", 7):
         with pytest.raises(ConfigError, match=r"authenticator_class"):
-            load_authenticator(wrong)
+            load_authenticators(wrong)
 
 
 def test_a_dialects_options_are_checked() -> None:

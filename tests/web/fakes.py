@@ -16,6 +16,7 @@ from tornado.httpserver import HTTPServer
 from tornado.testing import bind_unused_port
 
 from batchhub.auth.base import Authenticator
+from batchhub.auth.departures import Departures
 from batchhub.auth.link import LinkAuthenticator
 from batchhub.auth.sessions import Sessions
 from batchhub.auth.throttle import Throttle
@@ -339,7 +340,11 @@ class Site:
         return browser
 
 
-def open_site(settings: WebSettings | None = None) -> Site:
+def open_site(
+    settings: WebSettings | None = None,
+    more: Mapping[str, Authenticator] | None = None,
+    without: Sequence[str] = (),
+) -> Site:
     settings = settings or WebSettings(poll=0.01, keep_alive=0.05)
     clock = Clock()
     hub, store, revoked = FakeHub(clock), FakeStore(), []
@@ -348,8 +353,10 @@ def open_site(settings: WebSettings | None = None) -> Site:
         revoked.extend(ids)
 
     links = LinkAuthenticator(clock=clock)
+    ways = {"plain": Plain(allow_all=True, admin_users={"root"}), "link": links, **(more or {})}
     people = AuthPeople(
-        authenticators=(Plain(allow_all=True, admin_users={"root"}), links),
+        authenticators={name: way for name, way in ways.items() if name not in without},
+        departures=Departures(KEY, clock),
         sessions=Sessions(store, KEY, clock, revoked=forget),
         access_tokens=Tokens(store, clock, revoked=forget),
         users=store,

@@ -2,81 +2,188 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
+
 from tornado.httputil import url_concat
 
+from batchhub.auth.departures import LIFE
 from batchhub.core.errors import BadInput, Denied, HubError, TooMany
 from batchhub.core.tickets import COOKIE_NAME
 from batchhub.web.base import MAX_NAME, SESSION_COOKIE, XSRF_COOKIE, Page, retry_after
+from batchhub.web.ports import Entry
 
 MAX_PASSWORD = 1024
 MAX_LINK = 512
+MAX_VALUE = 8192
 
 
-class LoginPage(Page):
-    """``/hub/login``: username and password, or a one-time link whose secret came behind the ``#``."""
+class SignIn(Page):
+    """What every page has on which somebody signs in."""
 
     signed_in = False
 
-    def get(self) -> None:
-        """The form; whoever is signed in goes on."""
-        if self.visitor:
-            self.redirect(self._after())
-            return
-        self._form()
-
-    async def post(self) -> None:
-        """Check, open a session, go on. Errors are shown above the form, with the name kept and the password not."""
-        try:
-            entry = await self.web.services.people.sign_in(self, self._given(), self.cookie(SESSION_COOKIE))
-        except HubError as error:
-            if not isinstance(error, BadInput | Denied | TooMany):
-                self.log_exception(type(error), error, None)
-            self.set_status(error.status)
-            if error.retry:
-                self.set_header("Retry-After", retry_after(error))
-            self._form(str(error))
-            return
+    def enter(self, entry: Entry, after: str) -> None:
+        """The session begins; go on."""
         until = entry.visitor.until
         life = int((until - self.web.services.clock()).total_seconds()) if until else None
         self.put_cookie(SESSION_COOKIE, entry.cookie, self.web.links.hub, life)
         self.drop_cookie(XSRF_COOKIE, self.web.links.hub)
-        self.see_other(self._after())
+        self.see_other(after)
 
-    def _given(self) -> dict[str, str]:
-        """What was sent, bounded before anything is hashed or logged. Raises BadInput."""
+    def refuse(self, error: HubError) -> None:
+        """The sign-in page again, with the error's sentence; the name is kept and the password not."""
+        if not isinstance(error, BadInput | Denied | TooMany):
+            self.log_exception(type(error), error, None)
+        self.set_status(error.status)
+        if error.retry:
+            self.set_header("Retry-After", retry_after(error))
+        self.form(str(error))
+
+    def after(self) -> str:
+        """Where to go from here."""
+        return self.own_path(self.get_argument("next", ""), self.web.links.home)
+
+    def form(self, problem: str = "") -> None:
+        """Everything the site offers."""
+        ways = self.web.services.people.ways
+        kinds = {way.kind for way in ways}
+        self.page(
+            "login.html",
+            words=self.web.settings.sign_in_words or next(words for kind, words in _WORDS if kind in kinds or not kind),
+            problem=problem,
+            notice="You are signed out." if self.get_query_argument("out", "") and not problem else "",
+            username=self.get_body_argument("username", "")[:MAX_NAME],
+            chosen=self.get_body_argument("way", "")[:MAX_NAME],
+            next=self.own_path(self.get_argument("next", ""), ""),
+            link="link" in kinds,
+            passwords=[way for way in ways if way.kind == "password"],
+            others=[way for way in ways if way.kind == "redirect"],
+        )
+
+
+_WORDS = (
+    ("password", "With your account on the cluster."),
+    ("redirect", "With an account you have already."),
+    ("link", "Open the sign-in link you were given; each works once."),
+    ("request", "Your browser has not been signed in by the site in front of this hub."),
+    ("", "Nobody can sign in here at the moment."),
+)
+"""What the page says, by the first kind of sign-in that is offered."""
+
+
+class LoginPage(SignIn):
+    """``/hub/login``: a form, buttons that lead to other sign-in pages, or nothing at all where the request itself says who it is.
+
+    The secret of a one-time link comes behind the ``#``, and is posted.
+    """
+
+    async def get(self) -> None:
+        """The form; whoever is signed in goes on."""
+        if self.visitor:
+            self.redirect(self.after())
+            return
+        people, out = self.web.services.people, self.get_query_argument("out", "")
+        by_request = next((way for way in people.ways if way.kind == "request"), None)
+        if by_request is not None and not out:
+            await self._try(by_request.name, {})
+            return
+        only = people.ways[0] if len(people.ways) == 1 else None
+        if self.web.settings.auto_login and only is not None and only.kind == "redirect" and not out:
+            self.redirect(self.web.links.leave(only.name, self.after()))
+            return
+        self.form()
+
+    async def post(self) -> None:
+        """Check, open a session, go on. Errors are shown above the form."""
+        try:
+            way, data = self._given()
+        except HubError as error:
+            self.refuse(error)
+            return
+        await self._try(way, data)
+
+    async def _try(self, way: str, data: Mapping[str, str]) -> None:
+        try:
+            entry = await self.web.services.people.sign_in(self, way, data, self.cookie(SESSION_COOKIE))
+        except HubError as error:
+            self.refuse(error)
+            return
+        self.enter(entry, self.after())
+
+    def _given(self) -> tuple[str, dict[str, str]]:
+        """The way, and what was sent, bounded before anything is hashed or logged. Raises BadInput."""
         link = self.get_body_argument("link", "", strip=False)
         if link:
             if len(link) > MAX_LINK:
                 raise BadInput("This sign-in link is not one of ours.")
-            return {"link": link}
+            return self._way("link"), {"token": link}
         username = self.get_body_argument("username", "")
         password = self.get_body_argument("password", "", strip=False)
         if not username or not password:
             raise BadInput("Both the username and the password are needed.")
         if len(username) > MAX_NAME or len(password.encode()) > MAX_PASSWORD:
             raise BadInput(f"A username has at most {MAX_NAME} characters, a password {MAX_PASSWORD} bytes.")
-        return {"username": username, "password": password}
+        return self._way("password"), {"username": username, "password": password}
 
-    def _after(self) -> str:
-        return self.own_path(self.get_argument("next", ""), self.web.links.home)
+    def _way(self, kind: str) -> str:
+        """The one that was chosen, or the first of its kind. Raises Denied."""
+        names = [way.name for way in self.web.services.people.ways if way.kind == kind]
+        chosen = self.get_body_argument("way", "") or (names[0] if names else "")
+        if chosen not in names:
+            raise Denied("One does not sign in this way here.")
+        return chosen
 
-    def _form(self, problem: str = "") -> None:
-        ways = self.web.services.people.ways
-        words = self.web.settings.sign_in_words or (
-            "With your account on the cluster."
-            if "password" in ways
-            else "Open the sign-in link you were given; each works once."
-        )
-        self.page(
-            "login.html",
-            words=words,
-            problem=problem,
-            notice="You are signed out." if self.get_query_argument("out", "") and not problem else "",
-            username=self.get_body_argument("username", "")[:MAX_NAME],
-            next=self.own_path(self.get_argument("next", ""), ""),
-            link="link" in ways,
-            password="password" in ways,
-        )
+
+class LeavePage(SignIn):
+    """``/hub/oauth_login?way=NAME&next=PATH``: on to somebody else's sign-in page."""
+
+    guarded = False
+
+    async def get(self) -> None:
+        """The browser takes a sealed cookie along, so that only it can come back."""
+        people, links = self.web.services.people, self.web.links
+        offered = [way.name for way in people.ways if way.kind == "redirect"]
+        way = self.get_query_argument("way", offered[0] if offered else "")
+        data = {name: self.get_query_argument(name)[:MAX_VALUE] for name in list(self.request.query_arguments)[:20]}
+        try:
+            leaving = await people.leave(self, way, data, self.after(), self._callback())
+        except HubError as error:
+            self.refuse(error)
+            return
+        self.put_cookie(_journey(leaving.state), leaving.sealed, links.hub, LIFE)
+        self.redirect(leaving.url)
+
+    def _callback(self) -> str:
+        return f"{self.request.protocol}://{self.request.host}{self.web.links.come_back}"
+
+
+class ComeBackPage(SignIn):
+    """``/hub/oauth_callback``: back from there. The cookie that went along proves that this browser began it."""
+
+    guarded = False
+
+    async def get(self) -> None:
+        """Open a session, go on."""
+        names = list(self.request.query_arguments)
+        if len(names) > 20:
+            self.refuse(BadInput("This is not an answer of a sign-in page."))
+            return
+        data = {name: self.get_query_argument(name)[:MAX_VALUE] for name in names}
+        journey = _journey(data.get("state", ""))
+        sealed = self.cookie(journey)
+        self.drop_cookie(journey, self.web.links.hub)
+        try:
+            entry, after = await self.web.services.people.come_back(self, data, sealed, self.cookie(SESSION_COOKIE))
+        except HubError as error:
+            self.refuse(error)
+            return
+        self.enter(entry, self.own_path(after, self.web.links.home))
+
+
+def _journey(state: str) -> str:
+    """The cookie's name: one for each sign-in that is under way, in other tabs too."""
+    return f"batchhub-away-{hashlib.sha256(state.encode()).hexdigest()[:12]}"
 
 
 class LogoutPage(Page):

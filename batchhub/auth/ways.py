@@ -1,0 +1,40 @@
+"""The ways to sign in that a site offers, by name, and what must hold where there are several."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from batchhub.auth.base import Authenticator, LoginKind
+from batchhub.core.errors import ConfigError
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
+
+_SHOWN_ONCE = (LoginKind.LINK, LoginKind.REQUEST)
+"""Kinds of which the page, or the request, could not say which one is meant."""
+
+
+def check_ways(ways: Mapping[str, Authenticator], *, same_people: bool) -> None:
+    """Refuse what could let one person in as another, or could never work. Raises ConfigError.
+
+    Two ways that can give the same name would make one account of two people, so each needs a prefix of its own, unless the site says
+    with ``same_people`` that a name is the same person's everywhere.
+    """
+    for name in ways:
+        if not _NAME.fullmatch(name):
+            raise ConfigError(f"{name!r} cannot name a way to sign in: lower-case letters, digits, '-' and '_' can.")
+    for kind in _SHOWN_ONCE:
+        found = [name for name, one in ways.items() if one.kind is kind]
+        if len(found) > 1:
+            raise ConfigError(f"c.BatchHub.authenticator_class: of {' and '.join(found)} only one can be offered.")
+    open_ways = {name: one for name, one in ways.items() if one.kind is not LoginKind.CLOSED}
+    prefixes = {name: one.username_prefix for name, one in open_ways.items()}
+    if len(open_ways) < 2 or same_people:
+        return
+    for name, prefix in prefixes.items():
+        for other, longer in prefixes.items():
+            if name != other and longer.startswith(prefix):
+                raise ConfigError(
+                    f"A name from {name!r} and one from {other!r} could be the same, and so could be two people with one account. Give each "
+                    f"way a username_prefix of its own, or, if a name is the same person's in both, set c.BatchHub.same_people = True."
+                )

@@ -1,0 +1,48 @@
+"""Several ways to sign in: which may stand side by side."""
+
+import pytest
+
+from batchhub.auth.base import Authenticator, LoginKind
+from batchhub.auth.dictionary import DictionaryAuthenticator
+from batchhub.auth.link import LinkAuthenticator
+from batchhub.auth.pam import PAMAuthenticator
+from batchhub.auth.ways import check_ways
+from batchhub.core.errors import ConfigError
+
+
+class Closed(Authenticator):
+    kind = LoginKind.CLOSED
+
+
+def test_one_needs_nothing() -> None:
+    check_ways({"pam": PAMAuthenticator()}, same_people=False)
+
+
+@pytest.mark.parametrize(("first", "second"), [("", ""), ("", "x-"), ("x-", "x-"), ("x-", "x-y-")])
+def test_names_that_could_meet_are_refused(first: str, second: str) -> None:
+    ways = {
+        "pam": PAMAuthenticator(username_prefix=first),
+        "dictionary": DictionaryAuthenticator(username_prefix=second),
+    }
+    with pytest.raises(ConfigError, match="username_prefix of its own"):
+        check_ways(ways, same_people=False)
+    check_ways(ways, same_people=True)
+
+
+def test_prefixes_keep_people_apart() -> None:
+    ways = {"pam": PAMAuthenticator(username_prefix="p-"), "dictionary": DictionaryAuthenticator(username_prefix="d-")}
+    check_ways(ways, same_people=False)
+
+
+def test_a_way_that_lets_nobody_in_does_not_count() -> None:
+    check_ways({"null": Closed(), "pam": PAMAuthenticator()}, same_people=False)
+
+
+def test_two_that_the_page_could_not_tell_apart() -> None:
+    with pytest.raises(ConfigError, match="of link and other only one"):
+        check_ways({"link": LinkAuthenticator(), "other": LinkAuthenticator()}, same_people=True)
+
+
+def test_a_name_is_part_of_addresses() -> None:
+    with pytest.raises(ConfigError, match="'Git Hub' cannot name"):
+        check_ways({"Git Hub": PAMAuthenticator()}, same_people=False)
