@@ -20,7 +20,7 @@ from traitlets import Bool, Dict, Float, Set, Unicode
 from batchhub.auth.base import Authenticator, Departure, LoginKind, known_name
 from batchhub.auth.oauth_http import Answer, Asker
 from batchhub.auth.secrets import read_secret
-from batchhub.core.errors import ConfigError, Unreachable
+from batchhub.core.errors import ConfigError, Denied, Unreachable
 from batchhub.core.ports import Clock
 
 log = logging.getLogger(__name__)
@@ -190,11 +190,11 @@ class OAuthAuthenticator(Authenticator):
         return Departure(url, {"verifier": verifier, "nonce": nonce})
 
     async def authenticate(self, handler: Any, data: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        """What the browser brought back, exchanged and checked. Raises Unreachable, ConfigError."""
+        """What the browser brought back, exchanged and checked. Raises Denied when the provider said no, Unreachable, ConfigError."""
         del handler
         if data.get("error"):
             log.warning("%s: the provider says %.100r", self._title, data["error"])
-            return None
+            raise Denied(f"{self._title} did not sign you in. You may try again.")
         there, kept = await self.endpoints(), data["kept"]
         issuer = data.get("iss")
         if (issuer is not None or there.says_issuer) and not self.is_issuer(issuer):

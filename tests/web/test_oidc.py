@@ -168,7 +168,8 @@ async def test_a_stolen_code_is_of_no_use_in_ones_own_sign_in(hub, provider):
 
 async def test_the_provider_says_no(hub, provider):
     asked = await hub.leave()
-    await refused(hub, await hub.back(state=asked["state"][0], error="access_denied", code=provider.code(asked)))
+    answer = await hub.back(state=asked["state"][0], error="access_denied", code=provider.code(asked))
+    await refused(hub, answer, "Campus did not sign you in.")
     assert not provider.forms
 
 
