@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import functools
 import json
 import os
 import subprocess
@@ -31,7 +32,7 @@ class LyingProvider:
 
     def __init__(self, client: str = "hub", secret: str = "hub-secret") -> None:
         self.client, self.secret = client, secret
-        self.key = RSAKey.generate_key(2048, {"kid": "one"})
+        self.key = _first_key()
         self.listed = [self.key]
         self.claims: dict[str, Any] = {}
         self.userinfo: dict[str, Any] = {"sub": "s-1", "preferred_username": "ann"}
@@ -97,6 +98,11 @@ class LyingProvider:
         claims = {name: value for name, value in {**claims, **self.claims}.items() if value is not None}
         answer = {"access_token": access, "token_type": "Bearer", "refresh_token": "refresh-1"}
         return {**answer, "id_token": self.sign(claims), **self.token}
+
+
+@functools.cache
+def _first_key() -> RSAKey:
+    return RSAKey.generate_key(2048, {"kid": "one"})  # takes a while: one for all tests of a run
 
 
 class _Page(RequestHandler):
