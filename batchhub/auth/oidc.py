@@ -1,0 +1,149 @@
+"""Sign in with any OpenID Connect provider: Keycloak, Entra ID, Okta, Authentik, a university's own (OpenID Connect Core and Discovery 1.0)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from traitlets import Set, Unicode
+
+from batchhub.auth.oauth import Endpoints, OAuthAuthenticator, Tokens
+from batchhub.auth.oauth_http import check_url
+from batchhub.core.errors import ConfigError, Unreachable
+
+log = logging.getLogger(__name__)
+
+FRESH = timedelta(hours=1)
+"""How long the provider's description and keys are good without asking again."""
+KEYS_AGAIN = timedelta(seconds=30)
+"""An unknown key has the list fetched again, at most this often."""
+
+
+class OIDCAuthenticator(OAuthAuthenticator):
+    """Everything is found from ``issuer``; what counts is the ID token, signed by the provider for this hub and this sign-in."""
+
+    issuer = Unicode(
+        help="The provider's own name for itself, spelt exactly as it does: https://id.example.org/realms/x."
+    ).tag(config=True)
+    scope = Set(
+        Unicode(), default_value={"openid", "profile", "email"}, help="What the hub asks the provider to tell."
+    ).tag(config=True)
+    username_claim = Unicode(
+        "preferred_username",
+        help="The claim that becomes the name. An 'email' has to be a verified one. 'sub' never changes hands; people may be able to choose others.",
+    ).tag(config=True)
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._lock = asyncio.Lock()
+        self._found: tuple[Endpoints, datetime] | None = None
+        self._keys: tuple[Sequence[Mapping[str, Any]], datetime] | None = None
+
+    def check_settings(self) -> None:
+        """An issuer is needed, and ``openid`` among the scopes, without which there is no ID token."""
+        super().check_settings()
+        check_url(self.issuer, f"c.{type(self).__name__}.issuer")
+        if "openid" not in self.scope:
+            raise ConfigError(f"c.{type(self).__name__}.scope must hold 'openid'.")
+
+    async def endpoints(self) -> Endpoints:
+        """From the provider's description, kept for an hour. Raises Unreachable, ConfigError."""
+        async with self._lock:
+            now = self._clock()
+            if self._found is None or now - self._found[1] >= FRESH:
+                self._found = (await self._discover(), now)
+            return self._found[0]
+
+    async def claims(self, tokens: Tokens, nonce: str | None, subject: str = "") -> Mapping[str, Any] | None:
+        """The ID token's, and of the userinfo endpoint's those that the token does not have."""
+        signed: Mapping[str, Any] = {}
+        if tokens.id:
+            try:
+                signed = await self._id_token(tokens, nonce)
+            except self.tools.BadToken as error:
+                log.warning("%s: the ID token does not count: %s", self._title, error)
+                return None
+        elif nonce is not None:
+            log.warning("%s: there is no ID token in the answer", self._title)
+            return None
+        subject = subject or str(signed["sub"])
+        if signed and signed["sub"] != subject:
+            log.warning("%s: the ID token is somebody else's", self._title)
+            return None
+        return await self._with_userinfo(tokens, signed, subject)
+
+    def is_issuer(self, issuer: object) -> bool:
+        """Exactly ours."""
+        return bool(issuer == self.issuer)
+
+    async def _with_userinfo(self, tokens: Tokens, signed: Mapping[str, Any], subject: str) -> Mapping[str, Any] | None:
+        url = (await self.endpoints()).userinfo if self.use_userinfo else ""
+        if not url:
+            return signed or None
+        answer = await self.asker.get(url, tokens.access)
+        # Core, 5.3.2: without this check, another person's token could be used to borrow their claims.
+        if answer.code != 200 or answer.table.get("sub") != subject:
+            log.warning("%s: userinfo says nothing about %.100r (%s)", self._title, subject, answer.code)
+            return None
+        return merged(signed, answer.table)
+
+    async def _id_token(self, tokens: Tokens, nonce: str | None) -> Mapping[str, Any]:
+        """Checked; with the keys fetched again if it was signed with one we do not know. Raises BadToken, Unreachable."""
+        expected = self.tools.Expected(self.issuer, self.client_id, nonce, tokens.access)
+        keys = await self._key_list(FRESH)
+        try:
+            found = self.tools.read_id_token(tokens.id, keys, expected, self._clock())
+        except self.tools.UnknownKey:
+            keys = await self._key_list(KEYS_AGAIN)
+            found = self.tools.read_id_token(tokens.id, keys, expected, self._clock())
+        claims: Mapping[str, Any] = found
+        return claims
+
+    async def _key_list(self, age: timedelta) -> Sequence[Mapping[str, Any]]:
+        """The provider's keys, no older than ``age``."""
+        url = (await self.endpoints()).keys
+        async with self._lock:
+            now = self._clock()
+            if self._keys is None or now - self._keys[1] >= age:
+                answer = await self.asker.get(url)
+                if answer.code != 200:
+                    raise Unreachable(f"{self._title} does not tell its keys now; please try again in a minute.")
+                self._keys = (self.tools.read_keys(answer.table), now)
+            return self._keys[0]
+
+    async def _discover(self) -> Endpoints:
+        """Discovery 1.0, section 4. The description has to be of the issuer that was asked for, else any site could name another's."""
+        answer = await self.asker.get(self.issuer.rstrip("/") + "/.well-known/openid-configuration")
+        about = answer.table
+        if answer.code != 200 or not about:
+            raise Unreachable(f"{self._title} does not describe itself ({answer.code}); please try again in a minute.")
+        if about.get("issuer") != self.issuer:
+            raise ConfigError(
+                f"c.{type(self).__name__}.issuer is {self.issuer!r}, and who answers there is {about.get('issuer')!r:.200}."
+            )
+        urls = {}
+        for name in ("authorization_endpoint", "token_endpoint", "jwks_uri", "userinfo_endpoint"):
+            url = about.get(name, "" if name == "userinfo_endpoint" else None)
+            urls[name] = check_url(str(url), f"{name} of {self.issuer}") if url != "" else ""
+        methods = about.get("token_endpoint_auth_methods_supported", ["client_secret_basic"])
+        return Endpoints(
+            urls["authorization_endpoint"],
+            urls["token_endpoint"],
+            urls["userinfo_endpoint"],
+            urls["jwks_uri"],
+            secret_in_form="client_secret_basic" not in methods,
+            says_issuer=about.get("authorization_response_iss_parameter_supported") is True,
+        )
+
+
+def merged(signed: Mapping[str, Any], told: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The ID token's claims, and those of userinfo that it does not have. What says that an address is verified says it of the same address."""
+    claims = {**told, **signed}
+    claims.pop("email_verified", None)
+    for source in (signed, told):
+        if "email_verified" in source and source.get("email") == claims.get("email"):
+            claims.setdefault("email_verified", source["email_verified"])
+    return claims

@@ -1,0 +1,338 @@
+"""What all OAuth providers share: settings, exact rules, refreshing, and the presets' own ways."""
+
+import contextlib
+import os
+import sys
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from batchhub.auth.base import sign_in
+from batchhub.auth.oauth import find_claim, fits
+from batchhub.auth.oauth_http import BODY_LIMIT, check_url
+from batchhub.auth.oauth_presets import (
+    GitHubAuthenticator,
+    GitLabAuthenticator,
+    GlobusAuthenticator,
+    GoogleAuthenticator,
+)
+from batchhub.auth.oidc import OIDCAuthenticator, merged
+from batchhub.auth.secrets import read_secret
+from batchhub.core.errors import ConfigError, Unreachable
+from tests.openid import LyingProvider
+
+CLIENT = {"client_id": "hub", "client_secret": "hub-secret", "allow_all": True}
+CALLBACK = "https://hub.example.org/hub/oauth_callback"
+
+
+@pytest.fixture
+async def provider():
+    provider = LyingProvider()
+    yield provider
+    await provider.close()
+
+
+@contextlib.contextmanager
+def made(cls, provider, **more):
+    where = (
+        {"github_url": provider.issuer, "github_api_url": provider.issuer + "/api"}
+        if cls is GitHubAuthenticator
+        else {"issuer": provider.issuer}
+    )
+    way = cls(**{**CLIENT, **where, **more})
+    yield way
+    way.close()
+
+
+async def came_back(way, provider):
+    leaving = await way.depart(None, {}, "state", CALLBACK)
+    asked = parse_qs(urlsplit(leaving.url).query)
+    code = provider.code(asked)
+    return await sign_in(way, None, {"code": code, "kept": leaving.keep, "callback": CALLBACK})
+
+
+def test_settings_that_cannot_work(provider):
+    for more, words in [
+        ({"client_id": ""}, "client_id is missing"),
+        ({"client_secret_file": "/x"}, "only one"),
+        ({"username_claim": ""}, "username_claim is empty"),
+        ({"allowed_groups": {"physics"}}, "groups_claim does not say"),
+        ({"extra_authorize_params": {"state": "x"}}, "the hub's own to set"),
+        ({"scope": {"email"}}, "must hold 'openid'"),
+        ({"issuer": "http://id.example.org"}, "https://"),
+        ({"issuer": ""}, "https://"),
+    ]:
+        with pytest.raises(ConfigError, match=words), made(OIDCAuthenticator, provider, **more):
+            pass
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://id.example.org",
+        "ftp://127.0.0.1",
+        "https://a:b@id.example.org",
+        "https://x/#y",
+        "//x",
+        "http://127.0.0.1.evil.example",
+    ],
+)
+def test_addresses_that_no_secret_is_sent_to(url):
+    with pytest.raises(ConfigError):
+        check_url(url, "issuer")
+
+
+def test_the_extra_is_named_when_it_is_missing(provider, monkeypatch):
+    monkeypatch.setitem(sys.modules, "batchhub.auth.oauth_tools", None)
+    with pytest.raises(ConfigError, match=r"batchhub\[oidc\]"), made(OIDCAuthenticator, provider):
+        pass
+
+
+def test_a_secret_in_a_file(tmp_path):
+    file = tmp_path / "secret"
+    file.write_text("s3cret\n")
+    file.chmod(0o640)
+    with pytest.raises(ConfigError, match="0600") as caught:
+        read_secret(str(file), "it")
+    assert "s3cret" not in str(caught.value)
+    file.chmod(0o600)
+    assert read_secret(str(file), "it") == "s3cret"
+    (tmp_path / "link").symlink_to(file)
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    (tmp_path / "empty").touch(0o600)
+    for name in ("link", "pipe", "empty", "none"):
+        with pytest.raises(ConfigError):
+            read_secret(str(tmp_path / name), "it")
+
+
+@pytest.mark.parametrize(
+    ("found", "wanted", "right"),
+    [
+        ("a", "a", True),
+        ("a", ["b", "a"], True),
+        (["a", "b"], "b", True),
+        (True, True, True),
+        ("ab", "a", False),
+        ("A", "a", False),
+        (1, True, False),
+        ("true", True, False),
+        (None, None, False),
+        (None, "a", False),
+        ([], "a", False),
+        ({"a": 1}, "a", False),
+    ],
+)
+def test_claims_fit_exactly(found, wanted, right):
+    assert fits(found, wanted) is right
+
+
+def test_claims_inside_of_claims():
+    claims = {"realm_access": {"roles": ["a"]}, "https://x.org/groups": ["b"]}
+    assert find_claim(claims, "realm_access.roles") == ["a"]
+    assert find_claim(claims, "https://x.org/groups") == ["b"]
+    assert find_claim(claims, "realm_access.roles.a") is None
+
+
+def test_verified_says_so_of_the_same_address():
+    mail, other = {"email": "a@x.org"}, {"email": "b@x.org"}
+    yes = {"email_verified": True}
+    assert merged(mail | yes, {})["email_verified"] is True
+    assert merged(mail, mail | yes)["email_verified"] is True
+    assert merged(mail | {"email_verified": False}, mail | yes)["email_verified"] is False
+    assert "email_verified" not in merged(mail, other | yes)
+    assert "email_verified" not in merged(yes, other)
+
+
+async def test_required_claims_hold_for_everybody(provider):
+    with made(
+        OIDCAuthenticator, provider, required_claims={"affiliation": ["staff", "faculty"]}, admin_users={"ann"}
+    ) as way:
+        for value in ("student", "staffing", ["alum"], None):
+            provider.userinfo["affiliation"] = value
+            assert await came_back(way, provider) is None
+        provider.userinfo["affiliation"] = ["alum", "staff"]
+        assert (await came_back(way, provider)).admin is True
+
+
+async def test_domains_are_stripped_only_where_they_are_ours(provider):
+    with made(OIDCAuthenticator, provider, strip_domain="example.org") as way:
+        for name in ("root@evil.org", "root@sub.example.org", "root@notexample.org", "root", "@example.org"):
+            provider.userinfo["preferred_username"] = name
+            assert await came_back(way, provider) is None
+        provider.userinfo["preferred_username"] = "Ann@Example.org"
+        assert (await came_back(way, provider)).name == "ann"
+
+
+async def test_refreshing(provider):
+    with made(OIDCAuthenticator, provider, groups_claim="groups") as way:
+        state = dict((await came_back(way, provider)).auth_state)
+        provider.claims, provider.userinfo["groups"] = {"nonce": None}, ["new"]
+        again = await way.refresh_user(state)
+        assert (again["name"], again["groups"], again["auth_state"]["access_token"]) == ("ann", ["new"], "access-2")
+        assert again["auth_state"]["refresh_token"] == "refresh-1"
+        # Without an ID token in the answer, userinfo says it.
+        provider.token = {"id_token": None}
+        assert (await way.refresh_user(state))["name"] == "ann"
+        provider.token = {}
+        for lie in ({"sub": "s-2"}, {"iss": "https://evil.example"}, {"aud": "other"}, {"exp": 1}):
+            provider.claims = lie
+            assert await way.refresh_user(state) is None
+        provider.claims = {}
+        assert await way.refresh_user({**state, "refresh_token": "revoked"}) is None
+        assert await way.refresh_user({**state, "subject": ""}) is None
+        assert await way.refresh_user({}) is None
+        provider.userinfo["sub"] = "s-2"
+        assert await way.refresh_user(state) is None
+        provider.down = True
+        with pytest.raises(Unreachable):
+            await way.refresh_user(state)
+
+
+async def test_refreshing_without_a_refresh_token(provider):
+    provider.token = {"refresh_token": None}
+    with made(OIDCAuthenticator, provider) as way:
+        state = dict((await came_back(way, provider)).auth_state)
+        assert (await way.refresh_user(state))["name"] == "ann"
+        assert await way.refresh_user({**state, "access_token": "ended"}) is None
+
+
+async def test_an_answer_without_end_is_not_read(provider):
+    provider.userinfo["more"] = "x" * BODY_LIMIT
+    with made(OIDCAuthenticator, provider) as way, pytest.raises(Unreachable):
+        await came_back(way, provider)
+
+
+async def test_secrets_are_in_no_log_and_no_repr(provider, caplog):
+    caplog.set_level("DEBUG")
+    with made(OIDCAuthenticator, provider) as way:
+        identity = await came_back(way, provider)
+        provider.claims = {"aud": "other"}
+        assert await came_back(way, provider) is None
+    for secret in ("hub-secret", "access-1", "refresh-1", provider.forms[0]["code_verifier"]):
+        assert secret not in caplog.text + repr(identity)
+
+
+@pytest.fixture
+def github(provider):
+    provider.pages = {
+        "api/user": {"id": 7, "login": "Ann", "name": "Ann"},
+        "api/user/memberships/orgs": [
+            {"state": "active", "organization": {"login": "Physics"}},
+            {"state": "pending", "organization": {"login": "chemistry"}},
+        ],
+        "api/user/teams": [{"slug": "theory", "organization": {"login": "Physics"}}],
+        "api/user/emails": [
+            {"email": "other@example.org", "verified": True, "primary": False},
+            {"email": "ann@example.org", "verified": False, "primary": True},
+        ],
+    }
+    provider.token = {"id_token": None, "refresh_token": None}
+    return provider
+
+
+async def test_github(github):
+    with made(GitHubAuthenticator, github) as way:
+        identity = await came_back(way, github)
+        assert (identity.name, identity.groups, way.scope) == ("ann", (), set())
+        assert (await way.refresh_user(identity.auth_state))["name"] == "Ann"
+        github.pages["api/user"]["id"] = 8  # the login was given to somebody else
+        assert await way.refresh_user(identity.auth_state) is None
+        assert github.forms[0]["client_secret"] == "hub-secret"
+
+
+@pytest.mark.parametrize("group", ["physics", "Physics:Theory", "PHYSICS"])
+async def test_github_members(github, group):
+    with made(GitHubAuthenticator, github, allow_all=False, allowed_groups={group}) as way:
+        assert (await came_back(way, github)).groups == ("physics", "physics:theory")
+        assert way.scope == {"read:org"}
+
+
+@pytest.mark.parametrize("group", ["chemistry", "phys", "physics2", "theory", "physics:theory2"])
+async def test_github_others(github, group):
+    with made(GitHubAuthenticator, github, allow_all=False, allowed_groups={group}) as way:
+        assert await came_back(way, github) is None
+
+
+async def test_github_lists_of_several_pages(github):
+    many = [{"state": "active", "organization": {"login": f"org{n}"}} for n in range(100)]
+    github.pages["api/user/memberships/orgs"] = many
+    with made(GitHubAuthenticator, github, allowed_groups={"org5"}) as way:
+        assert "org99" in (await came_back(way, github)).groups
+    assert github.asked.count("api/user/memberships/orgs") == 10, "a list without end is read to its tenth page"
+
+
+async def test_github_mail(github):
+    with made(GitHubAuthenticator, github, username_claim="email") as way:
+        assert way.scope == {"user:email"}
+        assert await came_back(way, github) is None
+        github.pages["api/user/emails"][1]["verified"] = True
+        assert (await came_back(way, github)).name == "ann@example.org"
+
+
+async def test_github_says_no_with_200(github):
+    github.token |= {"access_token": None, "error": "bad_verification_code"}
+    with made(GitHubAuthenticator, github) as way:
+        assert await came_back(way, github) is None
+
+
+async def test_gitlab(provider):
+    provider.userinfo["groups"] = ["physics/theory", "physics"]
+    with made(GitLabAuthenticator, provider, allow_all=False, allowed_groups={"theory"}) as way:
+        assert await came_back(way, provider) is None
+        way.allowed_groups = {"physics/theory"}
+        assert (await came_back(way, provider)).name == "ann"
+
+
+async def test_google_domains(provider):
+    provider.userinfo = {"sub": "s-1", "email": "ann@example.org", "email_verified": True}
+    with made(
+        GoogleAuthenticator,
+        provider,
+        allow_all=False,
+        hosted_domain={"example.org"},
+        allow_hosted_domain=True,
+        strip_domain="example.org",
+    ) as way:
+        for hd in (
+            None,
+            "notexample.org",
+            "example.org.evil.example",
+            "evil-example.org",
+            "",
+            ["example.org"],
+            "x.example.org",
+        ):
+            provider.claims["hd"] = hd
+            assert await came_back(way, provider) is None, hd
+        provider.claims["hd"] = "example.org"
+        assert (await came_back(way, provider)).name == "ann"
+        provider.userinfo["email_verified"] = False
+        assert await came_back(way, provider) is None
+        leaving = await way.depart(None, {}, "state", CALLBACK)
+        assert "hd=example.org" in leaving.url
+
+
+async def test_globus(provider):
+    provider.userinfo |= {"preferred_username": "ann@example.edu", "identity_provider": "uuid-1"}
+    provider.token = {"other_tokens": [{"resource_server": "groups.api.globus.org", "access_token": "groups-1"}]}
+    provider.pages["v2/groups/my_groups"] = [
+        {"id": "g-1", "name": "staff", "my_memberships": [{"status": "active"}]},
+        {"id": "g-2", "name": "staff", "my_memberships": [{"status": "invited"}]},
+    ]
+    with made(
+        GlobusAuthenticator,
+        provider,
+        groups_url=provider.issuer,
+        allow_all=False,
+        allowed_groups={"g-2", "staff"},
+        identity_provider={"uuid-1"},
+    ) as way:
+        assert any("view_my_groups" in one for one in way.scope)
+        assert await came_back(way, provider) is None
+        way.allowed_groups = {"g-1"}
+        identity = await came_back(way, provider)
+        assert (identity.name, identity.groups) == ("ann@example.edu", ("g-1",))
+        provider.claims, provider.token = {"nonce": None}, {}
+        assert (await way.refresh_user(identity.auth_state))["groups"] == ["g-1"]
+        way.identity_provider = {"uuid"}
+        assert await came_back(way, provider) is None
