@@ -18,6 +18,7 @@ from batchhub.app.jobs import SiteJobBuilder
 from batchhub.app.reach import make_transport
 from batchhub.app.revocations import Revocations
 from batchhub.app.site import Site, make_dialect, over_https
+from batchhub.app.ssh_ca import site_authority
 from batchhub.app.state import StateDirectory, utc_now
 from batchhub.auth.base import Authenticator, problems
 from batchhub.auth.departures import Departures
@@ -149,8 +150,9 @@ class Hub:
         plan = self._plan
         clusters: dict[str, Cluster] = {}
         facts: dict[str, ClusterFacts] = {}
+        authority = site_authority(plan.site, plan.state, utc_now)
         for cluster in plan.site.clusters:
-            transport = self._transports[cluster.name] = make_transport(cluster, utc_now)
+            transport = self._transports[cluster.name] = make_transport(cluster, utc_now, authority)
             dialect = make_dialect(cluster)
             poller = self._pollers[cluster.name] = Poller(
                 cluster=cluster.name,

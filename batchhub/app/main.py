@@ -24,6 +24,7 @@ from batchhub.app.jobs import PREVIEW_ID, SiteJobBuilder
 from batchhub.app.proxy_command import ProxyCommand
 from batchhub.app.reach import ask_directly
 from batchhub.app.site import load_authenticators, read_site
+from batchhub.app.ssh_ca_command import SshCaCommand
 from batchhub.app.sudoers_command import SudoersCommand
 from batchhub.auth.base import Authenticator
 from batchhub.auth.dictionary import DictionaryAuthenticator, hash_password
@@ -281,6 +282,7 @@ class BatchHubCommand(ServingCommand):
         "render": (RenderCommand, "Print the job script that would be submitted."),
         "db": (DatabaseCommand, "Upgrade the database, or show its revision."),
         "config": (ConfigCommand, "Generate or check a configuration."),
+        "ssh-ca": (SshCaCommand, "The authority that signs SSH certificates for clusters."),
         "sudoers": (SudoersCommand, "Print what a cluster's admins allow the hub by sudo."),
         "hash-password": (HashPasswordCommand, "Hash a password for DictionaryAuthenticator."),
     }
