@@ -28,7 +28,6 @@ from batchhub.auth.tokens import Tokens
 from batchhub.auth.ways import check_ways
 from batchhub.auth.xsrf import Xsrf
 from batchhub.config import traits
-from batchhub.config.clusters import ClusterSettings
 from batchhub.control.broadcast import Broadcast
 from batchhub.control.launcher import Launcher
 from batchhub.control.poller import Poller, PollerSettings
@@ -37,7 +36,7 @@ from batchhub.control.service import ClusterFacts, HubService, ServiceSettings
 from batchhub.control.tasks import Tasks
 from batchhub.core.errors import HubError
 from batchhub.core.lifecycle import Limits
-from batchhub.core.model import Server, UserName
+from batchhub.core.model import Server
 from batchhub.core.ports import Transport
 from batchhub.core.quota import Quota
 from batchhub.proxy.client import ProxyClient
@@ -164,7 +163,7 @@ class Hub:
                 observed=self._observed,
             )
             clusters[cluster.name] = Cluster(poller, Launcher(transport, dialect, self._builder))
-            facts[cluster.name] = ClusterFacts(cluster.title or cluster.name, poller, _account_of(cluster))
+            facts[cluster.name] = ClusterFacts(cluster.title or cluster.name, poller, cluster.account_of)
         self._reconciler = Reconciler(
             clusters=clusters,
             store=self.store,
@@ -251,10 +250,6 @@ class Hub:
             await transport.close()
         await self.routes.close()
         await self.store.close()
-
-
-def _account_of(cluster: ClusterSettings) -> Callable[[UserName], str]:
-    return lambda user: cluster.account.replace("{username}", user)
 
 
 @contextlib.asynccontextmanager

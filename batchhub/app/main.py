@@ -157,7 +157,7 @@ class RenderCommand(Command):
                 "\n  ".join(["The form would refuse this:", *(f"{n}: {t}" for n, t in error.fields.items())])
             ) from error
         user = self.user or getpass.getuser()
-        account = site.cluster(profile.cluster).account.replace("{username}", user)
+        account = site.cluster(profile.cluster).account_of(user)
         epoch = datetime.fromtimestamp(0, UTC)
         server = Server(PREVIEW_ID, UserName(user), "", profile.cluster, profile.name, account, epoch, epoch)
         home = (self.home or f"/home/{account}").rstrip("/")
