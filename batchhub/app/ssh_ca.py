@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import secrets
 import subprocess
@@ -124,15 +125,23 @@ class AuthorityFiles:
 
 
 def site_authority(site: Site, state: StateDirectory, clock: Clock) -> Authority | None:
-    """What signs for the clusters that have ``sign_in = "ca"``; ``None`` where none has. Raises ConfigError if it was not made."""
-    users = [cluster.name for cluster in site.clusters if cluster.ssh is not None and cluster.ssh.sign_in == "ca"]
+    """What signs for the clusters that have ``sign_in = "ca"``; ``None`` where none has.
+
+    Raises ConfigError if it was not made, or if the hub's own account on one of them is root.
+    """
+    users = {cluster.name: cluster.ssh for cluster in site.clusters if cluster.ssh and cluster.ssh.sign_in == "ca"}
     if not users:
         return None
+    for name, ssh in users.items():
+        if (ssh.service_username or getpass.getuser()) == "root":
+            raise ConfigError(
+                f"cluster {name!r}: sign_in = 'ca' signs nothing for root. Name the hub's own account there: service_username."
+            )
     files = AuthorityFiles(state)
     try:
         files.seed()
     except Unreachable as error:
-        raise ConfigError(f"cluster {users[0]!r}: sign_in = 'ca'. {error}") from error
+        raise ConfigError(f"cluster {next(iter(users))!r}: sign_in = 'ca'. {error}") from error
     return Authority(files.seed, clock)
 
 

@@ -45,7 +45,7 @@ async def test_a_server_is_its_owners_account(tmp_path: Path) -> None:
 
 
 async def test_a_hub_signs_where_a_cluster_says_so(tmp_path: Path) -> None:
-    cluster = {"transport": "ssh", "ssh": {**SSH, "sign_in": "ca"}}
+    cluster = {"transport": "ssh", "ssh": {**SSH, "service_username": "hub", "sign_in": "ca"}}
     with pytest.raises(ConfigError, match="ssh-ca create"):
         hub_of(tmp_path, cluster)
     AuthorityFiles(StateDirectory.open(str(tmp_path / "state"))).create()

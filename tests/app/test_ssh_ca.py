@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import re
 import stat
 import subprocess
@@ -342,7 +343,7 @@ def test_in_which_order(files: AuthorityFiles, tmp_path: Path) -> None:
 
 def test_a_cluster_without_an_authority_is_an_error_at_start(tmp_path: Path) -> None:
     state = StateDirectory.open(str(tmp_path / "state"))
-    ssh = {"host": "login1", "known_hosts": "/k"}
+    ssh = {"host": "login1", "known_hosts": "/k", "service_username": HUB}
     (plain,) = read_clusters({"hpc": {"transport": "ssh", "ssh": ssh}})
     (signed,) = read_clusters({"hpc": {"transport": "ssh", "ssh": {**ssh, "sign_in": "ca"}}})
     assert site_authority(Site((plain,), (), {}, ()), state, utc_now) is None
@@ -353,9 +354,25 @@ def test_a_cluster_without_an_authority_is_an_error_at_start(tmp_path: Path) -> 
         make_transport(signed, utc_now)
 
 
+@pytest.mark.parametrize("service", ["root", ""])
+def test_a_service_account_that_is_root_is_an_error_at_start(
+    files: AuthorityFiles, monkeypatch: pytest.MonkeyPatch, service: str
+) -> None:
+    monkeypatch.setattr(getpass, "getuser", lambda: "root")
+    ssh = {"host": "login1", "known_hosts": "/k", "sign_in": "ca", "service_username": service}
+    (cluster,) = read_clusters({"hpc": {"transport": "ssh", "ssh": ssh}})
+    with pytest.raises(ConfigError, match="signs nothing for root"):
+        site_authority(Site((cluster,), (), {}, ()), files.state, utc_now)
+
+
 def test_the_proxy_is_planned_with_the_hubs_authority(files: AuthorityFiles) -> None:
     (cluster,) = read_clusters(
-        {"hpc": {"transport": "ssh", "ssh": {"host": "login1", "known_hosts": "/k", "sign_in": "ca"}}}
+        {
+            "hpc": {
+                "transport": "ssh",
+                "ssh": {"host": "login1", "known_hosts": "/k", "sign_in": "ca", "service_username": HUB},
+            }
+        }
     )
     site = Site((cluster,), (), {}, ())
     plan = plan_proxy(traits.Proxy(), traits.Hub(), traits.Sessions(), files.state, site)
