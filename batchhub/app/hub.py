@@ -22,6 +22,7 @@ from batchhub.app.orphans import grounds_of, orphan_settings
 from batchhub.app.reach import make_transport
 from batchhub.app.revocations import Revocations
 from batchhub.app.site import Site, hub_address, make_dialect, over_https, with_limits
+from batchhub.app.ssh_ca import site_authority
 from batchhub.app.state import StateDirectory, utc_now
 from batchhub.auth.base import Authenticator, problems
 from batchhub.auth.departures import Departures
@@ -31,7 +32,6 @@ from batchhub.auth.tokens import Tokens
 from batchhub.auth.ways import check_ways
 from batchhub.auth.xsrf import Xsrf
 from batchhub.config import traits
-from batchhub.config.clusters import ClusterSettings
 from batchhub.control.broadcast import Broadcast
 from batchhub.control.company import Company, Notes
 from batchhub.control.culling import Culler, CullSettings
@@ -52,7 +52,7 @@ from batchhub.control.walltime import DEFAULT_NOTICES, EndKeeper, Notices, Watch
 from batchhub.core.errors import HubError, Unreachable
 from batchhub.core.idleness import limits_of
 from batchhub.core.lifecycle import Limits
-from batchhub.core.model import Server, UserName
+from batchhub.core.model import Server
 from batchhub.core.ports import Transport
 from batchhub.core.quota import Quota
 from batchhub.core.walltime import read_most
@@ -191,8 +191,9 @@ class Hub:
         watched: dict[str, Watched] = {}
         extendable: dict[str, Extendable] = {}
         grounds: dict[str, Grounds] = {}
+        authority = site_authority(plan.site, plan.state, utc_now)
         for cluster in plan.site.clusters:
-            transport = MeteredTransport(cluster.name, make_transport(cluster, utc_now), self._metrics)
+            transport = MeteredTransport(cluster.name, make_transport(cluster, utc_now, authority), self._metrics)
             self._transports[cluster.name] = transport
             dialect = make_dialect(cluster)
             poller = self._pollers[cluster.name] = Poller(
@@ -212,7 +213,7 @@ class Hub:
             most = read_most(cluster.extend_at_most)
             extendable[cluster.name] = Extendable(transport, dialect, poller, cluster.extended_by, most)
             grounds[cluster.name] = grounds_of(poller, TaggedJobs(hands, dialect, self._builder))
-            facts[cluster.name] = ClusterFacts(cluster.title or cluster.name, poller, _account_of(cluster))
+            facts[cluster.name] = ClusterFacts(cluster.title or cluster.name, poller, cluster.account_of)
         led = self.store.led_by(lambda: self._leadership.epoch)
         self._notes = Notes(led, self._pollers, utc_now)
         self._orphans = OrphanKeeper(clusters=grounds, store=led, clock=utc_now, settings=plan.orphans)
@@ -411,10 +412,6 @@ class Hub:
 def _holder(plan: HubPlan) -> str:
     """Name the hub for people."""
     return f"{socket.gethostname()} at {plan.address} (pid {os.getpid()})"
-
-
-def _account_of(cluster: ClusterSettings) -> Callable[[UserName], str]:
-    return lambda user: cluster.account.replace("{username}", user)
 
 
 @contextlib.asynccontextmanager

@@ -26,6 +26,8 @@ from batchhub.app.orphans_command import OrphansCommand
 from batchhub.app.proxy_command import ProxyCommand
 from batchhub.app.reach import ask_directly
 from batchhub.app.site import load_authenticators, read_site
+from batchhub.app.ssh_ca_command import SshCaCommand
+from batchhub.app.sudoers_command import SudoersCommand
 from batchhub.auth.base import Authenticator
 from batchhub.auth.dictionary import DictionaryAuthenticator, hash_password
 from batchhub.auth.pam import PAMAuthenticator
@@ -157,7 +159,7 @@ class RenderCommand(Command):
                 "\n  ".join(["The form would refuse this:", *(f"{n}: {t}" for n, t in error.fields.items())])
             ) from error
         user = self.user or getpass.getuser()
-        account = site.cluster(profile.cluster).account.replace("{username}", user)
+        account = site.cluster(profile.cluster).account_of(user)
         epoch = datetime.fromtimestamp(0, UTC)
         server = Server(PREVIEW_ID, UserName(user), "", profile.cluster, profile.name, account, epoch, epoch)
         home = (self.home or f"/home/{account}").rstrip("/")
@@ -297,6 +299,8 @@ class BatchHubCommand(ServingCommand):
         "db": (DatabaseCommand, "Upgrade the database, or show its revision."),
         "orphans": (OrphansCommand, "List jobs with our tag that no row knows."),
         "config": (ConfigCommand, "Generate or check a configuration."),
+        "ssh-ca": (SshCaCommand, "The authority that signs SSH certificates for clusters."),
+        "sudoers": (SudoersCommand, "Print what a cluster's admins allow the hub by sudo."),
         "hash-password": (HashPasswordCommand, "Hash a password for DictionaryAuthenticator."),
     }
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from batchhub.app.dialling import KIND, Dialling, plan_dialling
 from batchhub.app.reach import make_tunnels
 from batchhub.app.site import Site, hub_address, over_https
+from batchhub.app.ssh_ca import site_authority
 from batchhub.app.state import StateDirectory, utc_now
 from batchhub.config import traits
 from batchhub.core.errors import ConfigError
@@ -19,6 +20,7 @@ from batchhub.proxy.run import run
 from batchhub.proxy.settings import Metrics, ProxySettings
 from batchhub.proxy.tls import ServerTLS
 from batchhub.proxy.tokens import HubTokens
+from batchhub.transport.certificates import Authority
 from batchhub.tunnel.reverse import ReverseTunnel
 
 
@@ -30,6 +32,7 @@ class ProxyPlan:
     site: Site
     hub_url: str
     dialling: Dialling | None = None
+    authority: Authority | None = None
 
 
 def plan_proxy(
@@ -58,7 +61,7 @@ def plan_proxy(
         drain=timedelta(hours=proxy.drain_hours),
     )
     settings.check()
-    return ProxyPlan(settings, site, hub_url, dialling)
+    return ProxyPlan(settings, site, hub_url, dialling, site_authority(site, state, utc_now))
 
 
 def _public_tls(proxy: traits.Proxy) -> ServerTLS | None:
@@ -77,7 +80,8 @@ async def _parts(plan: ProxyPlan) -> AsyncIterator[Parts]:
     """What carries traffic, for one worker."""
     gate = plan.dialling.gate(utc_now) if plan.dialling is not None else None
     ready = {KIND: ReverseTunnel(gate)} if gate is not None else {}
-    tunnels = make_tunnels(plan.site.clusters, utc_now, ready, patience=plan.settings.limits.connect_time)
+    patience = plan.settings.limits.connect_time
+    tunnels = make_tunnels(plan.site.clusters, utc_now, ready, patience=patience, authority=plan.authority)
     try:
         yield Parts(tunnels, HubTokens(plan.hub_url), gate)
     finally:

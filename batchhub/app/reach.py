@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import urllib.request
 from collections.abc import Mapping
+from datetime import timedelta
 from types import MappingProxyType
 from typing import Any
 
@@ -11,8 +12,10 @@ from batchhub.app.site import load_extension
 from batchhub.config.clusters import ClusterSettings
 from batchhub.core.errors import ConfigError
 from batchhub.core.ports import Clock, Transport, Tunnel
+from batchhub.transport.certificates import Authority, Purpose, Sign, Terms
 from batchhub.transport.local import LocalTransport
 from batchhub.transport.pool import NodePools, SSHPool
+from batchhub.transport.settings import SSHSettings
 from batchhub.transport.ssh import SSHTransport
 from batchhub.tunnel.chain import ChainSettings, ChainTunnel
 from batchhub.tunnel.login import LoginSettings
@@ -21,11 +24,13 @@ from batchhub.tunnel.node import NodeTunnelSettings
 NONE_READY: Mapping[str, Tunnel] = MappingProxyType({})
 
 
-def make_transport(cluster: ClusterSettings, clock: Clock) -> Transport:
-    """How the hub runs commands on a cluster."""
+def make_transport(cluster: ClusterSettings, clock: Clock, authority: Authority | None = None) -> Transport:
+    """How the hub runs commands on a cluster. Raises ConfigError if it signs in with certificates and there is no authority."""
     if cluster.transport == "ssh":
         assert cluster.ssh is not None
-        return SSHTransport(cluster.ssh, SSHPool(cluster.ssh, clock))
+        return SSHTransport(
+            cluster.ssh, SSHPool(cluster.ssh, clock, sign=_signer(cluster.ssh, authority, Purpose.COMMANDS))
+        )
     return LocalTransport(cluster.local)
 
 
@@ -35,6 +40,7 @@ def make_tunnels(
     ready: Mapping[str, Tunnel] = NONE_READY,
     *,
     patience: float = 0.0,
+    authority: Authority | None = None,
 ) -> Mapping[tuple[str, str], Tunnel]:
     """How the proxy reaches the nodes of each cluster, by (cluster, kind). Raises ConfigError.
 
@@ -42,16 +48,34 @@ def make_tunnels(
     opens a stream waits for it (0: for ever); kinds that are tried in order take a little less, so that all their causes are told.
     """
     chain = ChainSettings(seconds=0.9 * patience) if patience else ChainSettings()
-    return {(cluster.name, cluster.tunnel_kind): _tunnel(cluster, clock, ready, chain) for cluster in clusters}
+    return {
+        (cluster.name, cluster.tunnel_kind): _tunnel(cluster, clock, ready, chain, authority) for cluster in clusters
+    }
 
 
-def _tunnel(cluster: ClusterSettings, clock: Clock, ready: Mapping[str, Tunnel], chain: ChainSettings) -> Tunnel:
-    login = SSHPool(cluster.ssh, clock) if cluster.ssh is not None else None
-    tunnels = {kind: ready.get(kind) or _one(cluster, kind, clock, login) for kind in cluster.tunnel_kinds}
+def _signer(ssh: SSHSettings, authority: Authority | None, purpose: Purpose) -> Sign | None:
+    """For connections to a login node, or to nodes."""
+    if ssh.sign_in != "ca" or authority is None:
+        return None
+    return authority.signer(Terms(purpose, timedelta(minutes=ssh.certificate_minutes), ssh.certificate_sources))
+
+
+def _tunnel(
+    cluster: ClusterSettings,
+    clock: Clock,
+    ready: Mapping[str, Tunnel],
+    chain: ChainSettings,
+    authority: Authority | None,
+) -> Tunnel:
+    ssh = cluster.ssh
+    login = SSHPool(ssh, clock, sign=_signer(ssh, authority, Purpose.TUNNEL)) if ssh is not None else None
+    tunnels = {kind: ready.get(kind) or _one(cluster, kind, clock, login, authority) for kind in cluster.tunnel_kinds}
     return next(iter(tunnels.values())) if len(tunnels) == 1 else ChainTunnel(tunnels, chain)
 
 
-def _one(cluster: ClusterSettings, kind: str, clock: Clock, login: SSHPool | None) -> Tunnel:
+def _one(
+    cluster: ClusterSettings, kind: str, clock: Clock, login: SSHPool | None, authority: Authority | None
+) -> Tunnel:
     """One kind of tunnel; all of a cluster's share the connections to its login node."""
     where = f"cluster {cluster.name!r}, tunnel"
     cls = load_extension("batchhub.tunnels", kind, where)
@@ -67,7 +91,9 @@ def _one(cluster: ClusterSettings, kind: str, clock: Clock, login: SSHPool | Non
     if kind == "login":
         tunnel = cls(login, LoginSettings(cluster.ssh.tunnel_as_user, wait))
     elif kind == "node":
-        tunnel = cls(login, NodePools(cluster.ssh, clock, login), NodeTunnelSettings(wait, cluster.ssh.node.max_nodes))
+        sign = _signer(cluster.ssh.for_node("node"), authority, Purpose.TUNNEL)
+        nodes = NodePools(cluster.ssh, clock, login, sign)
+        tunnel = cls(login, nodes, NodeTunnelSettings(wait, cluster.ssh.node.max_nodes))
     else:
         tunnel = cls(login)
     return tunnel

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from batchhub.config.accounts import account_of, check_accounts
 from batchhub.config.tables import read
 from batchhub.core.errors import ConfigError
 from batchhub.core.walltime import read_most
@@ -28,7 +29,8 @@ class ClusterSettings:
 
     ``scheduler`` is an entry point of ``batchhub.schedulers``, ``scheduler_options`` are the dialect's own. ``transport`` is how commands
     are run: ``local`` or ``ssh``. ``tunnel`` is how the proxy reaches a notebook: ``login``, ``node``, ``reverse`` or ``direct``, or several, the
-    preferred first (empty: ``login`` with ssh, ``direct`` with local). ``account`` makes a cluster account from ``{username}``.
+    preferred first (empty: ``login`` with ssh, ``direct`` with local). ``account`` makes a cluster account from ``{username}``;
+    ``accounts`` says it for single people, exactly, and comes first. With an empty ``account`` nobody else is let in.
 
     ``bind`` is the address an application listens on (empty: every address, or loopback with the local queue and where all tunnels end
     on the node). ``ports`` limits its port.
@@ -55,6 +57,7 @@ class ClusterSettings:
     ssh: SSHSettings | None = None
     tunnel: tuple[str, ...] | str = ""
     account: str = "{username}"
+    accounts: Mapping[str, str] = field(default_factory=dict)
     bind: Literal["", "127.0.0.1", "0.0.0.0"] = ""  # noqa: S104 - a type
     ports: tuple[int, int] | None = None
     node_address: str = "{host}"
@@ -79,10 +82,8 @@ class ClusterSettings:
         if self.transport == "local" and self.ssh is not None:
             raise ConfigError(f"{place}: there is a table 'ssh', but transport is 'local'; say transport = 'ssh'.")
         self._check_tunnel(place)
-        if "{username}" not in self.account:
-            raise ConfigError(
-                f"{place}: account {self.account!r} must hold {{username}}, or everybody would be the same person."
-            )
+        wide = self.ssh.wide_accounts if self.ssh is not None else self.local.wide_accounts
+        check_accounts(self.account, self.accounts, wide, place)
         if not _ADDRESS_TEMPLATE.fullmatch(self.node_address):
             raise ConfigError(f"{place}: node_address {self.node_address!r} is not a host name with {{host}} in it.")
         if self.ports is not None and not 1024 <= self.ports[0] <= self.ports[1] <= 65535:
@@ -122,6 +123,10 @@ class ClusterSettings:
                 )
         if "node" in kinds and self.ssh is not None:
             self.ssh.for_node("node")
+
+    def account_of(self, name: str) -> str:
+        """The cluster account of the hub's ``name``. Raises Denied for whoever has none here."""
+        return account_of(self.account, self.accounts, name, self.title or self.name)
 
     @property
     def extended_by(self) -> Literal["no", "user", "service"]:

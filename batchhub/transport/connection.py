@@ -6,6 +6,7 @@ With :mod:`~batchhub.transport.sessions` the only module that imports asyncssh.
 from __future__ import annotations
 
 import asyncio
+import getpass
 import logging
 import os
 import socket
@@ -18,6 +19,7 @@ import asyncssh
 from batchhub.core.errors import HubError, TunnelError, Unreachable
 from batchhub.core.ports import H
 from batchhub.transport.answer import Answer
+from batchhub.transport.certificates import Sign
 from batchhub.transport.line import Line
 from batchhub.transport.sessions import RunSession, StreamSession, reason
 from batchhub.transport.settings import SSHSettings
@@ -61,7 +63,10 @@ class Dial(Protocol):
 
 
 class Connection:
-    """``on_change`` is called when it is lost and whenever its last channel closes. ``via``: instead of TCP, through another."""
+    """``on_change`` is called when it is lost and whenever its last channel closes. ``via``: instead of TCP, through another.
+
+    ``sign``: make a credential for this connection instead of reading keys.
+    """
 
     def __init__(
         self,
@@ -69,6 +74,7 @@ class Connection:
         label: str,
         on_change: Callable[[Connection], None],
         via: Dial | None = None,
+        sign: Sign | None = None,
     ) -> None:
         self.label = label
         self.channels = 0
@@ -81,6 +87,7 @@ class Connection:
         self._settings = settings
         self._on_change = on_change
         self._via = via
+        self._sign = sign
         self._openings: set[asyncio.Task[Any]] = set()
         self._ssh: asyncssh.SSHClientConnection | None = None
 
@@ -90,8 +97,9 @@ class Connection:
         return self._ssh is not None and self.lost is None
 
     async def connect(self, identity: str, account: str) -> None:
-        """Connect and sign in as ``identity``; ``account`` fills the key paths' template. Raises Unreachable in words."""
+        """Connect and sign in as ``identity``; ``account`` fills the key paths' template. Raises Unreachable in words, Denied for root."""
         settings = self._settings
+        keys, certificates = self._keys(identity, account)
         try:
             self._ssh = await asyncssh.connect(
                 settings.host,
@@ -101,8 +109,8 @@ class Connection:
                 tunnel=_Way(self, account),
                 known_hosts=_known_hosts(settings),
                 username=identity or (),
-                client_keys=[path.replace("{username}", account) for path in settings.client_keys] or (),
-                client_certs=[path.replace("{username}", account) for path in settings.certificates],
+                client_keys=keys,
+                client_certs=certificates,
                 agent_path=None,
                 password_auth=False,
                 kbdint_auth=False,
@@ -121,6 +129,15 @@ class Connection:
             raise Unreachable(str(error)) from error
         except HubError as error:
             raise NoWay(str(error)) from error
+
+    def _keys(self, identity: str, account: str) -> tuple[Any, list[str]]:
+        """What asyncssh takes for keys, and for certificates beside them."""
+        if self._sign is not None:
+            made = self._sign(identity or getpass.getuser())
+            return [(asyncssh.import_private_key(made.key), asyncssh.import_certificate(made.certificate))], []
+        settings = self._settings
+        keys = [path.replace("{username}", account) for path in settings.client_keys]
+        return keys or (), [path.replace("{username}", account) for path in settings.certificates]
 
     async def dial(self, account: str, handler: Callable[[], H]) -> H:
         """The bytes below it: a socket, or a channel of another connection."""

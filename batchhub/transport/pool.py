@@ -15,10 +15,11 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import TypeVar
 
-from batchhub.core.errors import TunnelError, Unreachable
+from batchhub.core.errors import ConfigError, TunnelError, Unreachable
 from batchhub.core.ports import Clock, H
 from batchhub.transport.answer import Answer
 from batchhub.transport.backoff import Backoff
+from batchhub.transport.certificates import Sign
 from batchhub.transport.connection import Connection, Dial, NotOpened, NoWay
 from batchhub.transport.settings import SSHSettings
 from batchhub.transport.shell import check_account
@@ -86,7 +87,8 @@ class _Link:
 class SSHPool:
     """The connections to one login node, or ``via`` that to one compute node. ``user`` is an account to act as, ``None`` the service.
 
-    Implements ``tunnel.login.Pool``. ``chance`` gives numbers in [0, 1) for jitter.
+    Implements ``tunnel.login.Pool``. ``chance`` gives numbers in [0, 1) for jitter. ``sign`` makes each connection's credential where
+    ``settings.sign_in`` is ``ca``. Raises ConfigError where it is and nothing signs.
     """
 
     def __init__(
@@ -97,8 +99,14 @@ class SSHPool:
         *,
         via: Dial | None = None,
         shared: Shared | None = None,
+        sign: Sign | None = None,
     ) -> None:
+        if (settings.sign_in == "ca") != (sign is not None):
+            raise ConfigError(
+                f"{settings.host}: certificates need an authority, and sign_in = 'ca'; here is one without the other."
+            )
         self._settings = settings
+        self._sign = sign
         self._clock = clock
         self._chance = chance
         self._via = via
@@ -285,7 +293,9 @@ class SSHPool:
                 raise
 
     async def _open(self, link: _Link) -> None:
-        connection = Connection(self._settings, link.label, lambda changed: self._changed(link, changed), self._via)
+        connection = Connection(
+            self._settings, link.label, lambda changed: self._changed(link, changed), self._via, self._sign
+        )
         try:
             async with self._shared.handshakes:
                 await connection.connect(link.identity, link.account)
@@ -380,15 +390,16 @@ class NodePools:
     Raises ConfigError for settings that cannot be.
     """
 
-    def __init__(self, settings: SSHSettings, clock: Clock, login: SSHPool) -> None:
+    def __init__(self, settings: SSHSettings, clock: Clock, login: SSHPool, sign: Sign | None = None) -> None:
         self._settings = settings
         self._clock = clock
         self._login = login
+        self._sign = sign
         self._shared = Shared(asyncio.Semaphore(settings.for_node("node").max_handshakes))
 
     def pool(self, host: str) -> SSHPool:
         """A new pool for this node."""
-        return SSHPool(self._settings.for_node(host), self._clock, via=self._dial, shared=self._shared)
+        return SSHPool(self._settings.for_node(host), self._clock, via=self._dial, shared=self._shared, sign=self._sign)
 
     def counters(self) -> Mapping[str, int]:
         """``connects``, ``failures`` and ``losses`` of all nodes since the start."""

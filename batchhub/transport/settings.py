@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from batchhub.core.errors import ConfigError
+from batchhub.transport.certificates import check_sources
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,9 @@ class SSHSettings:
     and ``sudo -n -u`` acts as the person. ``client_keys`` and ``certificates`` are paths, in which ``{username}`` may stand; no
     keys means the running account's own ``~/.ssh/id_*``. Keys are not asked of an agent.
 
+    ``sign_in`` ``ca``: instead of keys, a certificate of the hub's authority for each connection, to be used within ``certificate_minutes``, from
+    the networks ``certificate_sources`` (none: from anywhere; nodes are reached from the login node, so for them it is not said).
+
     ``max_sessions`` bounds the commands at one time on one connection, below sshd's MaxSessions (10 by default);
     ``max_handshakes`` the connections being made at one time, below sshd's MaxStartups (10:30:100 by default).
     ``open_timeout`` is how long a connection may leave the request for a channel unanswered before it is given up, and a tunnel's node or
@@ -83,6 +88,9 @@ class SSHSettings:
     max_sessions: int = 8
     max_handshakes: int = 4
     tunnel_as_user: bool = False
+    sign_in: Literal["keys", "ca"] = "keys"
+    certificate_minutes: float = 5.0
+    certificate_sources: tuple[str, ...] = ()
     node: NodeSettings = field(default_factory=NodeSettings)
 
     def __post_init__(self) -> None:
@@ -102,7 +110,22 @@ class SSHSettings:
             raise ConfigError(
                 f"tunnel_as_user of {self.host} needs people's own connections, and with sudo there are none."
             )
+        self._check_sign_in()
         check_patience(self.host, self.keepalive_interval, self.keepalive_count, self.connect_timeout)
+
+    def _check_sign_in(self) -> None:
+        if not 1 <= self.certificate_minutes <= 60:
+            raise ConfigError(
+                f"certificate_minutes of {self.host} is from 1 to 60; it has to last for signing in only."
+            )
+        check_sources(self.certificate_sources)
+        keys = (*self.client_keys, *self.certificates, *self.node.client_keys, *self.node.certificates)
+        if self.sign_in == "ca" and keys:
+            raise ConfigError(
+                f"sign_in of {self.host} is 'ca', and there are client_keys or certificates too; say one of them."
+            )
+        if self.sign_in == "keys" and self.certificate_sources:
+            raise ConfigError(f"certificate_sources of {self.host} means nothing without sign_in = 'ca'.")
 
     def identity(self, user: str | None) -> str:
         """The SSH user for an account that was checked; the empty text is the running account's name."""
@@ -123,6 +146,7 @@ class SSHSettings:
             certificates=node.certificates or self.certificates,
             username=node.username or self.username,
             sudo=False,
+            certificate_sources=(),
             keepalive_interval=node.keepalive_interval,
             keepalive_count=node.keepalive_count,
             connect_timeout=node.connect_timeout,

@@ -1,0 +1,78 @@
+"""Who is who on a cluster."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchhub.config.clusters import ClusterSettings, read_clusters
+from batchhub.core.errors import ConfigError, Denied
+
+
+def cluster(**more: Any) -> ClusterSettings:
+    (found,) = read_clusters({"hpc": {"title": "The HPC", **more}})
+    return found
+
+
+def test_the_table_is_exact_and_comes_first() -> None:
+    found = cluster(account="u_{username}", accounts={"ann": "asmith"})
+    assert [found.account_of(name) for name in ("ann", "anna", "an", "Ann")] == ["asmith", "u_anna", "u_an", "u_Ann"]
+
+
+def test_nobody_else_gets_an_account_that_the_table_gives() -> None:
+    found = cluster(accounts={"ann": "bob"})
+    assert found.account_of("ann") == "bob"
+    with pytest.raises(Denied, match="The account bob on The HPC is another person's"):
+        found.account_of("bob")
+
+
+def test_without_a_template_those_of_the_table_alone() -> None:
+    found = cluster(account="", accounts={"ann": "asmith"})
+    assert found.account_of("ann") == "asmith"
+    with pytest.raises(Denied, match="ben has no account on The HPC"):
+        found.account_of("ben")
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"account": "shared"}, "must hold {username}"),
+        ({"account": ""}, "must hold {username}"),
+        ({"account": "shared", "accounts": {"ann": "a"}}, "must hold {username}"),
+        ({"accounts": {"ann": "root"}}, "accounts of 'ann': Commands are not run as root"),
+        ({"accounts": {"ann": "-x"}}, "accounts of 'ann': '-x' is not an account"),
+        ({"accounts": {"ann": "a b"}}, "is not an account"),
+        ({"accounts": {"ann": ""}}, "is not an account"),
+        ({"accounts": {"ann": "Smith"}}, "is not an account"),
+        ({"accounts": {"ann": 7}}, "is not of type str"),
+        ({"accounts": {"a/b": "a"}}, "is not a name that the hub has"),
+        ({"accounts": {"": "a"}}, "is not a name that the hub has"),
+        ({"accounts": {"ann": "a", "ben": "a"}}, "'ann' and 'ben' would both be 'a'"),
+    ],
+)
+def test_tables_that_cannot_be(more: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        cluster(**more)
+    assert words in str(caught.value)
+
+
+def test_wide_names_where_the_transport_lets_them_pass() -> None:
+    assert cluster(local={"wide_accounts": True}, accounts={"ann": "Smith@HPC"}).account_of("ann") == "Smith@HPC"
+    ssh = {"host": "login1", "known_hosts": "/k", "wide_accounts": True}
+    assert cluster(transport="ssh", ssh=ssh, accounts={"ann": "Smith"}).account_of("ann") == "Smith"
+
+
+NAMES = st.from_regex(r"[a-z][a-z0-9]{0,2}", fullmatch=True)
+
+
+@given(st.dictionaries(NAMES, NAMES), st.sampled_from(["{username}", "x{username}", ""]), NAMES, NAMES)
+def test_no_two_people_are_the_same_account(table: dict[str, str], template: str, one: str, other: str) -> None:
+    try:
+        found = cluster(account=template, accounts=table)
+        accounts = [found.account_of(name) for name in (one, other)]
+    except (ConfigError, Denied):
+        return
+    assert one == other or accounts[0] != accounts[1]
