@@ -19,7 +19,7 @@ from traitlets.config import Config
 from batchhub.app.command import Command, run, say
 from batchhub.app.demo import Demo
 from batchhub.app.detached import keep_detached, reload_detached, start_detached, stop_detached
-from batchhub.app.hub import HubPlan, plan_hub, serve
+from batchhub.app.hub import HubPlan, place_of, plan_hub, serve
 from batchhub.app.jobs import PREVIEW_ID, SiteJobBuilder
 from batchhub.app.proxy_command import ProxyCommand
 from batchhub.app.reach import ask_directly
@@ -219,6 +219,9 @@ class ConfigCommand(Command):
         SiteJobBuilder(site, bytes(32)).check()
         ways = {name: cls(parent=self) for name, cls in load_authenticators(hub.authenticator_class).items()}
         check_ways(ways, same_people=hub.same_people)  # type: ignore[arg-type]
+        place = place_of(self.trait(traits.Proxy), bytes(32))
+        for way in ways.values():
+            way.settle(place)  # type: ignore[attr-defined]
         where = self.config_path or "the defaults"
         say(f"{where}: {len(site.clusters)} clusters, {len(site.profiles)} profiles; nothing is wrong.")
 
