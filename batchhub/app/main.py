@@ -26,6 +26,8 @@ from batchhub.app.reach import ask_directly
 from batchhub.app.site import load_authenticators, read_site
 from batchhub.auth.base import Authenticator
 from batchhub.auth.dictionary import DictionaryAuthenticator, hash_password
+from batchhub.auth.header import HeaderAuthenticator
+from batchhub.auth.ldap import LDAPAuthenticator
 from batchhub.auth.pam import PAMAuthenticator
 from batchhub.auth.ways import check_ways
 from batchhub.config import traits
@@ -226,9 +228,12 @@ class ConfigCommand(Command):
         say(f"{where}: {len(site.clusters)} clusters, {len(site.profiles)} profiles; nothing is wrong.")
 
 
+_DOCUMENTED = (PAMAuthenticator, DictionaryAuthenticator, LDAPAuthenticator, HeaderAuthenticator)
+
+
 def generated_file() -> str:
     """Every setting, commented out, with its default and its meaning."""
-    sections: list[type[Any]] = [*traits.CONCERNS, Authenticator, PAMAuthenticator, DictionaryAuthenticator]
+    sections: list[type[Any]] = [*traits.CONCERNS, Authenticator, *_DOCUMENTED]
     return "\n".join([_HEAD, *(cls.class_config_section(sections) for cls in sections)])
 
 
