@@ -142,7 +142,10 @@ class LDAPAuthenticator(Authenticator):
             try:
                 with directory.bound(dn, password) as session:
                     found = session.read(dn, self._attributes())
-                    return self._person(session.search, found, name) if found else None
+                    if found is None:
+                        log.warning("%s: %.200s may not read their own entry", directory.address, dn)
+                        return None
+                    return self._person(session.search, found, name)
             except WrongPassword as error:
                 refused = error
         raise refused

@@ -186,10 +186,8 @@ class Exchange:
 
         Only what may be repeated goes over a connection that was used before: the application may close it at the same moment.
         """
-        head, client, context = self._head, self._client, self._context
-        self._request_out = outgoing(
-            head, self._path, route, client.peer, client.habit, settings=context.settings, now=context.clock()
-        )
+        head, client = self._head, self._client
+        self._request_out = outgoing(head, self._path, route, client.peer, client.habit, context=self._context)
         repeatable = head.method in _REPEATABLE and not head.length and not head.upgrade
         idle = self._context.pool.take(route.target) if repeatable else None
         if idle is not None:

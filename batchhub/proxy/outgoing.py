@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from batchhub.core.routes import stripped
 from batchhub.proxy.book import Route
+from batchhub.proxy.context import Context
 from batchhub.proxy.forward import request_head
 from batchhub.proxy.habit import Habit
 from batchhub.proxy.headers import ACCESS_COOKIE, HUB_COOKIES, Peer, forwarded, request_lines, without_tokens
 from batchhub.proxy.identity import seal_line, taken
-from batchhub.proxy.settings import ProxySettings
 from batchhub.proxy.wire import RequestHead
 
 
-def outgoing(
-    head: RequestHead, path: str, route: Route, peer: Peer, habit: Habit, *, settings: ProxySettings, now: datetime
-) -> bytes:
+def outgoing(head: RequestHead, path: str, route: Route, peer: Peer, habit: Habit, *, context: Context) -> bytes:
     """The whole head. ``path`` is canonical; ``peer`` and ``habit`` are the client connection's."""
+    settings = context.settings
     if settings.standalone:
         return request_head(head, path, route=route.path, target=route.target, peer=peer, options=settings.forwarding)
     owned, query = bool(route.rule.owner), head.query
@@ -28,7 +25,7 @@ def outgoing(
     target = route.target.prefix.encode() + path.encode("ascii") + query
     sealed = b""
     if settings.identity_headers and peer.trusted and not owned and path.startswith(settings.hub_prefix):
-        sealed = seal_line(head, settings.identity_headers, settings.ticket_keys[0], now)
+        sealed = seal_line(head, settings.identity_headers, settings.ticket_keys[0], context.clock())
     below = habit.below(head, route)
     if below:
         return b"%b %b HTTP/1.1\r\n%b%b" % (head.method, target, sealed, below)
