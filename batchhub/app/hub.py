@@ -24,7 +24,7 @@ from batchhub.app.revocations import Revocations
 from batchhub.app.site import Site, hub_address, make_dialect, over_https, with_limits
 from batchhub.app.ssh_ca import site_authority
 from batchhub.app.state import StateDirectory, utc_now
-from batchhub.auth.base import Authenticator, problems
+from batchhub.auth.base import Authenticator, Place, problems
 from batchhub.auth.departures import Departures
 from batchhub.auth.sessions import Sessions, SessionSettings
 from batchhub.auth.throttle import Throttle
@@ -57,6 +57,7 @@ from batchhub.core.ports import Transport
 from batchhub.core.quota import Quota
 from batchhub.core.walltime import read_most
 from batchhub.proxy.client import ProxyClient
+from batchhub.proxy.headers import TrustedProxies
 from batchhub.store.leading import LeaderLock, SoleHub
 from batchhub.store.store import Store
 from batchhub.web.app import make_app
@@ -92,11 +93,26 @@ class HubPlan:
     """How long runs that ended are remembered, with their words and log ends."""
 
 
+def place_of(proxy: traits.Proxy, key: bytes) -> Place:
+    """What authenticators are told. Raises ConfigError."""
+    TrustedProxies(proxy.trusted_proxies)
+    return Place(
+        address=proxy.ip,
+        key=key,
+        clock=utc_now,
+        front_ends=tuple(proxy.trusted_proxies),
+        identity_headers=frozenset(name.lower() for name in proxy.identity_headers),
+    )
+
+
 def plan_hub(
     trait: Callable[[type[Any]], Any], site: Site, state: StateDirectory, authenticators: Mapping[str, Authenticator]
 ) -> HubPlan:
     """Freeze the traits. ``trait`` gives a concern's instance. Raises ConfigError."""
     check_ways(authenticators, same_people=trait(traits.BatchHub).same_people)
+    place = place_of(trait(traits.Proxy), state.key("tickets"))
+    for authenticator in authenticators.values():
+        authenticator.settle(place)
     hub, proxy, pages = trait(traits.Hub), trait(traits.Proxy), trait(traits.Pages)
     sessions, watching, starting = trait(traits.Sessions), trait(traits.Watching), trait(traits.Starting)
     limits, culling = trait(traits.Limits), trait(traits.Culling)

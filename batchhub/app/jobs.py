@@ -15,7 +15,7 @@ from batchhub.config.clusters import ClusterSettings
 from batchhub.control.ports import JobFiles
 from batchhub.control.walltime import DEFAULT_NOTICES, Notices
 from batchhub.core import handshake, proofs
-from batchhub.core.errors import BadInput, ConfigError
+from batchhub.core.errors import BadInput, ConfigError, Denied
 from batchhub.core.forms import STANDARD, Profile
 from batchhub.core.handshake import Connection
 from batchhub.core.model import Endpoint, OptionValue, Server, ServerId, UserName
@@ -119,7 +119,10 @@ class SiteJobBuilder:
             return str(error)
         if profile.cluster != cluster.name:
             return f"Profile {profile.name!r} is on cluster {profile.cluster!r} now."
-        account = cluster.account.replace("{username}", facts.user)
+        try:
+            account = cluster.account_of(facts.user)
+        except Denied as error:
+            return str(error)
         return "" if account == facts.account else f"The account of {facts.user} is {account!r} now."
 
     def token(self, server: Server, generation: int) -> str:

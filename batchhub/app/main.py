@@ -20,7 +20,7 @@ from batchhub.app.command import Command, run, say
 from batchhub.app.demo import Demo
 from batchhub.app.detached import keep_detached, reload_detached, start_detached, stop_detached
 from batchhub.app.events_command import EventsCommand
-from batchhub.app.hub import HubPlan, plan_hub, serve
+from batchhub.app.hub import HubPlan, place_of, plan_hub, serve
 from batchhub.app.jobs import PREVIEW_ID, SiteJobBuilder
 from batchhub.app.orphans_command import OrphansCommand
 from batchhub.app.proxy_command import ProxyCommand
@@ -30,6 +30,8 @@ from batchhub.app.ssh_ca_command import SshCaCommand
 from batchhub.app.sudoers_command import SudoersCommand
 from batchhub.auth.base import Authenticator
 from batchhub.auth.dictionary import DictionaryAuthenticator, hash_password
+from batchhub.auth.header import HeaderAuthenticator
+from batchhub.auth.ldap import LDAPAuthenticator
 from batchhub.auth.pam import PAMAuthenticator
 from batchhub.auth.ways import check_ways
 from batchhub.config import traits
@@ -236,13 +238,19 @@ class ConfigCommand(Command):
         SiteJobBuilder(site, bytes(32)).check()
         ways = {name: cls(parent=self) for name, cls in load_authenticators(hub.authenticator_class).items()}
         check_ways(ways, same_people=hub.same_people)  # type: ignore[arg-type]
+        place = place_of(self.trait(traits.Proxy), bytes(32))
+        for way in ways.values():
+            way.settle(place)  # type: ignore[attr-defined]
         where = self.config_path or "the defaults"
         say(f"{where}: {len(site.clusters)} clusters, {len(site.profiles)} profiles; nothing is wrong.")
 
 
+_DOCUMENTED = (PAMAuthenticator, DictionaryAuthenticator, LDAPAuthenticator, HeaderAuthenticator)
+
+
 def generated_file() -> str:
     """Every setting, commented out, with its default and its meaning."""
-    sections: list[type[Any]] = [*traits.CONCERNS, Authenticator, PAMAuthenticator, DictionaryAuthenticator]
+    sections: list[type[Any]] = [*traits.CONCERNS, Authenticator, *_DOCUMENTED]
     return "\n".join([_HEAD, *(cls.class_config_section(sections) for cls in sections)])
 
 

@@ -52,6 +52,7 @@ def plan_proxy(
         api_host=proxy.api_ip,
         api_port=proxy.api_port,
         trusted_proxies=tuple(proxy.trusted_proxies),
+        identity_headers=tuple(proxy.identity_headers),
         secure_cookies=over_https(proxy, site.origin),
         origin=site.origin,
         ticket_life=timedelta(days=sessions.absolute_days),

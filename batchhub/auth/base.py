@@ -12,6 +12,7 @@ import re
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from ipaddress import ip_address, ip_network
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -20,6 +21,7 @@ from traitlets.config import LoggingConfigurable
 from traitlets.traitlets import TraitError
 
 from batchhub.core.model import UserName
+from batchhub.core.ports import Clock
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +72,38 @@ class Departure:
     keep: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What an authenticator may need to know of the hub before it starts.
+
+    ``address`` is where the proxy listens. ``front_ends`` are the addresses and networks it believes, and ``identity_headers`` the lower-case
+    names of the headers it believes from them and takes from everybody else. ``key`` is shared with the proxy.
+    """
+
+    address: str
+    key: bytes = field(repr=False)
+    clock: Clock
+    front_ends: tuple[str, ...] = ()
+    identity_headers: frozenset[str] = frozenset()
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach the proxy."""
+        if self.address == "localhost":
+            return True
+        try:
+            return ip_address(self.address).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def loopback_front(self) -> bool:
+        """Whether this machine is among those that are believed."""
+        ours = (ip_network("127.0.0.0/8"), ip_network("::1"))
+        given = [ip_network(text, strict=False) for text in self.front_ends]
+        return any(one.version == other.version and one.overlaps(other) for one in given for other in ours)
+
+
 class Authenticator(LoggingConfigurable):
     """Base of all authenticators. Override :meth:`authenticate`; the rest has working defaults.
 
@@ -115,6 +149,9 @@ class Authenticator(LoggingConfigurable):
         except re.error as error:
             raise TraitError(f"username_pattern is not a regular expression: {error}") from error
         return str(proposal["value"])
+
+    def settle(self, place: Place) -> None:
+        """Called once, before the hub starts. Raises ConfigError where people could not be signed in safely with these settings."""
 
     async def authenticate(self, handler: Any, data: Mapping[str, Any]) -> str | Mapping[str, Any] | None:
         """Who this is: a name, or ``{"name": …, "admin": …, "groups": …, "auth_state": …}`` with all but the name optional.

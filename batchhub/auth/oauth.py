@@ -19,7 +19,7 @@ from traitlets import Bool, Dict, Float, Set, Unicode
 
 from batchhub.auth.base import Authenticator, Departure, LoginKind, known_name
 from batchhub.auth.oauth_http import Answer, Asker
-from batchhub.auth.secrets import read_secret
+from batchhub.auth.secretfile import read_secret_file
 from batchhub.core.errors import ConfigError, Denied, Unreachable
 from batchhub.core.ports import Clock
 
@@ -306,7 +306,7 @@ class OAuthAuthenticator(Authenticator):
     def _secret(self) -> str:
         if not self.client_secret_file:
             return str(self.client_secret)
-        return read_secret(self.client_secret_file, f"c.{type(self).__name__}.client_secret_file")
+        return read_secret_file(self.client_secret_file, f"c.{type(self).__name__}.client_secret_file")
 
     @property
     def _title(self) -> str:

@@ -6,24 +6,18 @@ membership in the group ``shadow`` (pam_unix reads ``/etc/shadow`` itself, or th
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import pwd
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from traitlets import Bool, Float, Int, Unicode
 
 from batchhub.auth.base import Authenticator, LoginKind
-from batchhub.core.errors import ConfigError, TooMany, Unreachable
+from batchhub.auth.blocking import Blocking
+from batchhub.core.errors import ConfigError, Unreachable
 
 log = logging.getLogger(__name__)
-
-THREADS = 8
-"""Checks at a time: a wrong password holds a thread for the seconds pam_faildelay asks for."""
-WAITING_LIMIT = 64
-"""Checks running and waiting together; beyond it a sign-in is told to come back."""
 
 
 class PAMAuthenticator(Authenticator):
@@ -49,8 +43,7 @@ class PAMAuthenticator(Authenticator):
             raise ConfigError(
                 "PAMAuthenticator.open_sessions must be False: the notebook does not run on this machine."
             )
-        self._threads = ThreadPoolExecutor(THREADS, "pam")  # starts no thread before its first use
-        self._waiting = 0
+        self._blocking = Blocking("pam")
 
     async def authenticate(self, handler: Any, data: Mapping[str, Any]) -> str | None:
         """The account's name, or ``None``. Raises Unreachable when PAM does not answer, TooMany, ConfigError without libpam."""
@@ -60,23 +53,11 @@ class PAMAuthenticator(Authenticator):
         if not name or not password or "\0" in name + password:
             # An account without a password must not be open to the network, even where PAM says nullok.
             return None
-        if self._waiting >= WAITING_LIMIT:
-            raise TooMany("Too many people are signing in right now; please try again in a minute.")
-        self._waiting += 1
-        # Held until the thread is free again, not only until somebody stops to wait for it.
-        future = self._threads.submit(self._check, name, password)
-        loop = asyncio.get_running_loop()
-        waiter = asyncio.wrap_future(future)
-        waiter.add_done_callback(_ignore)
-        future.add_done_callback(lambda _: _call_soon(loop, self._freed))
         try:
-            return await asyncio.wait_for(asyncio.shield(waiter), self.timeout)
+            return await self._blocking.ask(lambda: self._check(name, password), self.timeout)
         except TimeoutError as error:
             log.warning("PAM service %s did not answer within %s s", self.service, self.timeout)
             raise Unreachable("The password check did not answer in time; please try again.") from error
-
-    def _freed(self) -> None:
-        self._waiting -= 1
 
     def _check(self, name: str, password: str) -> str | None:
         """In a thread. pam_start … pam_end on one handle, so that the account check sees what the password check saw."""
@@ -107,15 +88,4 @@ class PAMAuthenticator(Authenticator):
 
     def close(self) -> None:
         """Let the threads go; those that wait for PAM end when it answers."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
-
-
-def _ignore(waiter: asyncio.Future[str | None]) -> None:
-    # Nobody may be waiting any more; then its error is nobody's.
-    if not waiter.cancelled():
-        waiter.exception()
-
-
-def _call_soon(loop: asyncio.AbstractEventLoop, work: Any) -> None:
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(work)
+        self._blocking.close()

@@ -29,25 +29,6 @@ def load_or_create_key(path: str | os.PathLike[str]) -> bytes:
     return _load(file)
 
 
-def read_secret(path: str, what: str) -> str:
-    """A secret from a file that is ours and nobody else's. Raises ConfigError, which does not hold it."""
-    try:
-        # O_NONBLOCK: a pipe put in its place must not hang the hub.
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as error:
-        raise ConfigError(f"{what}: {path} cannot be read: {error.strerror}.") from error
-    try:
-        about = os.fstat(fd)
-        if not stat.S_ISREG(about.st_mode) or about.st_uid not in (os.geteuid(), 0) or about.st_mode & 0o077:
-            raise ConfigError(f"{what}: {path} must be a file of the hub's account that nobody else can read (0600).")
-        text = os.read(fd, 4096).decode("utf-8", "replace").strip()
-    finally:
-        os.close(fd)
-    if not text or not text.isprintable():
-        raise ConfigError(f"{what}: {path} must hold the secret and nothing else.")
-    return text
-
-
 def _load(file: Path) -> bytes:
     try:
         # O_NONBLOCK: a pipe put in its place must not hang the start.

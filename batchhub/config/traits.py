@@ -106,6 +106,11 @@ class Proxy(Configurable):
     trusted_proxies = List(
         Unicode(), help="Addresses or networks of front-end proxies whose X-Forwarded headers are believed."
     ).tag(config=True)
+    identity_headers = List(
+        Unicode(),
+        help="Headers in which a front end in trusted_proxies says who asks, as in ['Remote-User'], for HeaderAuthenticator. The proxy tells "
+        "the hub what they say, and takes them out of every request, whoever sent it.",
+    ).tag(config=True)
     https_in_front = Bool(
         False, help="A front end ends TLS for us: cookies are marked Secure though we speak plain HTTP ourselves."
     ).tag(config=True)

@@ -186,8 +186,8 @@ class Exchange:
 
         Only what may be repeated goes over a connection that was used before: the application may close it at the same moment.
         """
-        head, client, settings = self._head, self._client, self._context.settings
-        self._request_out = outgoing(head, self._path, route, client.peer, client.habit, settings=settings)
+        head, client = self._head, self._client
+        self._request_out = outgoing(head, self._path, route, client.peer, client.habit, context=self._context)
         repeatable = head.method in _REPEATABLE and not head.length and not head.upgrade
         idle = self._context.pool.take(route.target) if repeatable else None
         if idle is not None:

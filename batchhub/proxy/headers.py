@@ -130,17 +130,18 @@ def request_lines(
     secrets: bytes,
     authorization: bytes | None,
     owned: bool = False,
+    taken: frozenset[bytes] = frozenset(),
 ) -> bytes:
     """The head as it goes to the application.
 
     Cookies with ``secrets``, if any, in their name are left out. ``authorization`` ``None`` leaves the client's ``Authorization`` in; anything
     else replaces it (empty: by nothing). Out of what goes to somebody's server (``owned``) every text that looks like a hub's token is
-    taken, whatever header it stands in: a ``Referer`` repeats addresses. The target is the caller's, see :func:`without_tokens`.
+    taken, whatever header it stands in: a ``Referer`` repeats addresses. Headers in ``taken`` are left out, with ``_`` for ``-`` too. The target is the caller's, see :func:`without_tokens`.
     """
     lines = [b"Host: %b\r\n" % host]
     drop = _REQUEST_DROP if head.connection <= _ORDINARY else _REQUEST_DROP | (head.connection - _KEPT)
     for lower, name, value in head.headers:
-        if lower in drop or (lower == b"expect" and not head.minor):
+        if lower in drop or (lower == b"expect" and not head.minor) or lower.replace(b"_", b"-") in taken:
             continue
         if lower == b"cookie" and secrets:
             cookies = without_cookies(value, secrets)

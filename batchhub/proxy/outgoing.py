@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from batchhub.core.routes import stripped
 from batchhub.proxy.book import Route
+from batchhub.proxy.context import Context
 from batchhub.proxy.forward import request_head
 from batchhub.proxy.habit import Habit
 from batchhub.proxy.headers import ACCESS_COOKIE, HUB_COOKIES, Peer, forwarded, request_lines, without_tokens
-from batchhub.proxy.settings import ProxySettings
+from batchhub.proxy.identity import seal_line, taken
 from batchhub.proxy.wire import RequestHead
 
 
-def outgoing(head: RequestHead, path: str, route: Route, peer: Peer, habit: Habit, *, settings: ProxySettings) -> bytes:
+def outgoing(head: RequestHead, path: str, route: Route, peer: Peer, habit: Habit, *, context: Context) -> bytes:
     """The whole head. ``path`` is canonical; ``peer`` and ``habit`` are the client connection's."""
+    settings = context.settings
     if settings.standalone:
         return request_head(head, path, route=route.path, target=route.target, peer=peer, options=settings.forwarding)
     owned, query = bool(route.rule.owner), head.query
@@ -21,13 +23,26 @@ def outgoing(head: RequestHead, path: str, route: Route, peer: Peer, habit: Habi
     if route.strip:
         path = stripped(path, route.strip)
     target = route.target.prefix.encode() + path.encode("ascii") + query
+    sealed = b""
+    if settings.identity_headers and peer.trusted and not owned and path.startswith(settings.hub_prefix):
+        sealed = seal_line(head, settings.identity_headers, settings.ticket_keys[0], context.clock())
     below = habit.below(head, route)
     if below:
-        return b"%b %b HTTP/1.1\r\n%b" % (head.method, target, below)
+        return b"%b %b HTTP/1.1\r\n%b%b" % (head.method, target, sealed, below)
     secrets = ACCESS_COOKIE if route.path == "/" and not owned else HUB_COOKIES
     authorization = route.authorization if owned else route.authorization or None
     host = head.host or route.target.authority.encode()
     asker = forwarded(head, peer)
-    lines = request_lines(head, target, asker, host, secrets=secrets, authorization=authorization, owned=owned)
-    habit.keep(head, route, lines.partition(b"\r\n")[2])
-    return lines
+    lines = request_lines(
+        head,
+        target,
+        asker,
+        host,
+        secrets=secrets,
+        authorization=authorization,
+        owned=owned,
+        taken=taken(settings.identity_headers),
+    )
+    first, end, below = lines.partition(b"\r\n")
+    habit.keep(head, route, below)
+    return b"%b%b%b%b" % (first, end, sealed, below) if sealed else lines

@@ -10,6 +10,7 @@ from batchhub.core.errors import ConfigError
 from batchhub.core.hosts import Origin
 from batchhub.core.tickets import MIN_KEY
 from batchhub.proxy.forward import Forwarding
+from batchhub.proxy.identity import IDENTITY_HEADER, NEVER_IDENTITY
 from batchhub.proxy.tls import ClientTLS, ServerTLS
 
 MAX_WORKERS = 64
@@ -94,6 +95,8 @@ class ProxySettings:
     api_tls: ServerTLS | None = None
     client_tls: ClientTLS = field(default_factory=ClientTLS)
     trusted_proxies: tuple[str, ...] = ()
+    identity_headers: tuple[str, ...] = ()
+    """Headers in which ``trusted_proxies`` say who asks: told to the hub under our seal, and taken out of every request."""
     secure_cookies: bool = False
     hub_prefix: str = "/hub/"
     ticket_life: timedelta = timedelta(days=30)
@@ -124,6 +127,11 @@ class ProxySettings:
             )
         if not self.ticket_keys or any(len(key) < MIN_KEY for key in self.ticket_keys):
             raise ConfigError(f"The proxy needs at least one ticket key, of at least {MIN_KEY} bytes.")
+        for name in self.identity_headers:
+            if not IDENTITY_HEADER.fullmatch(name) or name.lower() in NEVER_IDENTITY:
+                raise ConfigError(
+                    f"identity_headers: {name!r} is not the name of a header that could say who asks; 'Remote-User' is."
+                )
         if not 1 <= self.workers <= MAX_WORKERS:
             raise ConfigError(f"The proxy has 1 to {MAX_WORKERS} workers, not {self.workers}.")
         if self.drain < timedelta():

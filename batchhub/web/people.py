@@ -83,6 +83,10 @@ class AuthPeople:
         if authenticator.kind is LoginKind.LINK:
             refusal = "This sign-in link was used already or is too old. Ask for a new one."
         account = data.get("username") or data.get("token", "")
+        if authenticator.kind is LoginKind.REQUEST:
+            # Nothing was typed that somebody could guess at: people are told apart by their address alone.
+            refusal = "The site in front of this hub has not said who you are, or this hub does not let you in."
+            account = secrets.token_hex(8)
         return await self._enter(handler, authenticator, data, account=account, refusal=refusal, cookie=cookie)
 
     async def leave(

@@ -127,13 +127,13 @@ async def test_pam_that_hangs(monkeypatch) -> None:
     monkeypatch.setattr(made, "_check", lambda name, password: leave.wait(30) and None)
     with pytest.raises(Unreachable, match="did not answer in time"):
         await made.authenticate(None, {"username": "ann", "password": "p"})
-    assert made._waiting == 1, "the thread is still taken"
-    monkeypatch.setattr("batchhub.auth.pam.WAITING_LIMIT", 1)
+    assert made._blocking._waiting == 1, "the thread is still taken"
+    monkeypatch.setattr("batchhub.auth.blocking.WAITING_LIMIT", 1)
     with pytest.raises(TooMany):
         await made.authenticate(None, {"username": "ann", "password": "p"})
     leave.set()
     async with asyncio.timeout(60):
-        while made._waiting:
+        while made._blocking._waiting:
             await asyncio.sleep(0)
     made.close()
 

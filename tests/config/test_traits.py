@@ -27,6 +27,7 @@ Proxy.api_ip = '127.0.0.1'
 Proxy.api_port = 8001
 Proxy.drain_hours = 24.0
 Proxy.https_in_front = False
+Proxy.identity_headers = []
 Proxy.ip = '0.0.0.0'
 Proxy.metrics_ip = '127.0.0.1'
 Proxy.metrics_port = 0

@@ -1,0 +1,77 @@
+"""Sign in by what the site's front end says: Shibboleth, Kerberos, a client certificate, checked by Apache or nginx before us.
+
+The front end names the person in a header. Only the proxy knows who its own client is, so only the proxy can tell the front end's word from a
+stranger's: it takes the header from everybody, and what a trusted front end said it seals for the hub (:mod:`batchhub.core.vouching`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from traitlets import Set, Unicode
+
+from batchhub.auth.base import Authenticator, LoginKind, Place
+from batchhub.core.errors import ConfigError
+from batchhub.core.vouching import HEADER, vouched
+
+log = logging.getLogger(__name__)
+
+
+class HeaderAuthenticator(Authenticator):
+    """Believes a header from the front ends in ``c.Proxy.trusted_proxies``, and from nobody else."""
+
+    kind = LoginKind.REQUEST
+
+    header = Unicode("Remote-User", help="Names the person. Must be in c.Proxy.identity_headers too.").tag(config=True)
+    groups_header = Unicode(
+        help="Names the person's groups, if the front end says them. Must be in c.Proxy.identity_headers too."
+    ).tag(config=True)
+    groups_separator = Unicode(";", help="Between two groups; Shibboleth's is ';'.").tag(config=True)
+    allowed_groups = Set(Unicode(), help="Groups whose members may sign in.").tag(config=True)
+    admin_groups = Set(Unicode(), help="Groups whose members may sign in and are admins of the hub.").tag(config=True)
+
+    _place: Place | None = None
+
+    def settle(self, place: Place) -> None:
+        """Without a trusted front end, or a proxy that listens to it, nobody could ever be believed."""
+        if not place.front_ends:
+            raise ConfigError(
+                f"HeaderAuthenticator believes only front ends in c.Proxy.trusted_proxies, and that is empty: whoever sends {self.header} "
+                "would be whoever they say."
+            )
+        for name in filter(None, (self.header, self.groups_header)):
+            if name.lower() not in place.identity_headers:
+                raise ConfigError(
+                    f"c.Proxy.identity_headers must name {name!r}, so that the proxy takes it from others."
+                )
+        if not self.header:
+            raise ConfigError("c.HeaderAuthenticator.header must name a header, as in 'Remote-User'.")
+        if place.loopback_front:
+            log.warning(
+                "c.Proxy.trusted_proxies holds this machine's own address: everybody who can run a program here can sign in as anybody"
+            )
+        self._place = place
+
+    async def authenticate(self, handler: Any, data: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """Who the front end says it is."""
+        del data
+        if self._place is None:
+            return None
+        lines = handler.request.headers.get_list(HEADER)
+        said = vouched(self._place.key, lines[0], self._place.clock()) if len(lines) == 1 else {}
+        name = said.get(self.header.lower(), "")
+        if not name:
+            return None
+        named = said.get(self.groups_header.lower(), "") if self.groups_header else ""
+        groups = [one.strip() for one in named.split(self.groups_separator or ";") if one.strip()]
+        admin = not self.admin_groups.isdisjoint(groups) if self.admin_groups else None
+        return {"name": name, "groups": groups, "admin": admin or None}
+
+    def check_allowed(self, username: str, authentication: Mapping[str, Any] | None = None) -> bool:
+        """By name, or by a group."""
+        groups = (authentication or {}).get("groups") or ()
+        return bool(super().check_allowed(username, authentication)) or not (
+            self.allowed_groups | self.admin_groups
+        ).isdisjoint(groups)

@@ -1,0 +1,255 @@
+"""Signing in with a real OpenLDAP server's accounts."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchhub.auth.base import Identity, Place, sign_in
+from batchhub.auth.ldap import LDAPAuthenticator
+from batchhub.auth.ldap_text import below, first_value, in_dn, in_filter
+from batchhub.core.errors import ConfigError, Unreachable
+from tests.proxy.certificates import Authority
+from tests.slapd import Slapd, free_port, slapd
+
+BASE = "dc=example,dc=org"
+PLACE = Place("0.0.0.0", bytes(32), lambda: None)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slapd]:
+    with slapd(tmp_path_factory.mktemp("ldap") / "slapd") as running:
+        yield running
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> str:
+    path = tmp_path / "secret"
+    path.write_text("service-secret\n")
+    path.chmod(0o600)
+    return str(path)
+
+
+def made(server: Slapd, **traits: Any) -> LDAPAuthenticator:
+    given: dict[str, Any] = {
+        "servers": [server.tls],
+        "ca_file": str(server.authority.file),
+        "allow_all": True,
+        "timeout": 30,
+    }
+    one = LDAPAuthenticator(**(given | traits))
+    one.settle(PLACE)
+    return one
+
+
+def templates(server: Slapd, **traits: Any) -> LDAPAuthenticator:
+    return made(
+        server, **{"user_dns": [f"uid={{username}},ou=people,{BASE}", f"cn={{username}},ou=people,{BASE}"], **traits}
+    )
+
+
+def searching(server: Slapd, secret: str, **traits: Any) -> LDAPAuthenticator:
+    given = {"search_base": BASE, "bind_dn": f"cn=hub,{BASE}", "bind_password_file": secret}
+    return made(server, **(given | traits))
+
+
+async def enter(one: LDAPAuthenticator, name: str, password: str) -> Identity | None:
+    return await sign_in(one, None, {"username": name, "password": password})
+
+
+@pytest.fixture(params=["templates", "search"])
+def either(request: pytest.FixtureRequest, server: Slapd, secret: str) -> LDAPAuthenticator:
+    return templates(server) if request.param == "templates" else searching(server, secret)
+
+
+async def test_right_and_wrong(either: LDAPAuthenticator, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    assert await enter(either, "ann", "ann-secret") == Identity("ann")
+    assert await enter(either, "ann", "bob-secret") is None
+    assert await enter(either, "nobody", "ann-secret") is None
+    assert "secret" not in caplog.text
+
+
+async def test_an_empty_password_is_no_bind(either: LDAPAuthenticator) -> None:
+    """slapd is told to take unauthenticated binds here, as some servers do."""
+    for password in ("", " "):
+        assert await enter(either, "ann", password) is None
+
+
+async def test_the_name_is_the_entrys(either: LDAPAuthenticator) -> None:
+    assert await enter(either, "ANN", "ann-secret") == Identity("ann")
+    assert await enter(either, " ann ", "ann-secret") == Identity("ann")
+
+
+INJECTIONS = [
+    "*", "a*", "an?", "*)(uid=*", "ann)(uid=*", "ann)(|(uid=*", "ann))(&(uid=ann", "*)(objectClass=*", "ann\\00", "\\61nn", "\\2a",
+    "ann,ou=people", "ann,ou=people,dc=example,dc=org", "ann+cn=ann", "ann;", "#616e6e", "ann\\,", "\\", '"ann"', "<ann>", "ann=",
+    "uid=ann", ")", "(", "&", "|", "!", "\u0430nn", "ann\u200b",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", INJECTIONS)
+async def test_names_that_mean_something_to_a_directory(either: LDAPAuthenticator, name: str) -> None:
+    assert await enter(either, name, "ann-secret") is None
+
+
+async def test_a_name_that_has_to_be_escaped_is_found(either: LDAPAuthenticator) -> None:
+    either.username_map = {"o,brien": "obrien"}
+    assert await enter(either, "o,brien", "comma-secret") == Identity("obrien")
+
+
+async def test_two_of_one_name_are_nobody(server: Slapd, secret: str) -> None:
+    assert await enter(searching(server, secret), "twin", "twin-secret") is None
+
+
+async def test_an_alias_is_the_same_person_only_under_a_name_of_theirs(server: Slapd, secret: str) -> None:
+    one = searching(server, secret, search_filter="(|(uid={username})(sn={username}))")
+    assert await enter(one, "robert", "bob-secret") == Identity("robert"), "uid has both"
+    cn = searching(server, secret, name_attribute="cn")
+    assert await enter(cn, "robert", "bob-secret") == Identity("bob"), "cn has one"
+    assert await enter(searching(server, secret, name_attribute="mail"), "ann", "ann-secret") is None
+
+
+async def test_groups_that_are_searched_for(server: Slapd, secret: str) -> None:
+    rules = {
+        "allow_all": False,
+        "allowed_groups": {"hpc"},
+        "admin_groups": {"hpc-admins"},
+        "group_base": f"ou=groups,{BASE}",
+    }
+    for one in (templates(server, **rules), searching(server, secret, **rules)):
+        assert await enter(one, "ann", "ann-secret") == Identity("ann", groups=("hpc",))
+        assert await enter(one, "bob", "bob-secret") == Identity("bob", admin=True, groups=("hpc", "hpc-admins"))
+        assert await enter(one, "eve", "eve-secret") is None, "her group of that name is elsewhere"
+
+
+async def test_groups_by_member_of(server: Slapd, secret: str) -> None:
+    rules = {
+        "allow_all": False,
+        "allowed_groups": {"hpc", "hpc-admins"},
+        "group_base": f"OU=Groups, {BASE}",
+        "group_filter": "",
+    }
+    for one in (templates(server, **rules), searching(server, secret, **rules)):
+        assert await enter(one, "ann", "ann-secret") == Identity("ann", groups=("hpc",))
+        assert await enter(one, "eve", "eve-secret") is None, "her group of that name is elsewhere"
+
+
+async def test_a_referral_is_not_followed(server: Slapd, secret: str) -> None:
+    one = searching(server, secret)
+    assert await enter(one, "nosuch", "x") is None
+    away = searching(server, secret, search_base=f"ou=elsewhere,{BASE}")
+    with pytest.raises(Unreachable):
+        await enter(away, "ann", "ann-secret")
+    with pytest.raises(BlockingIOError):
+        server.trap.accept()
+
+
+async def test_start_tls(server: Slapd, secret: str) -> None:
+    assert await enter(searching(server, secret, servers=[server.plain]), "ann", "ann-secret") == Identity("ann")
+
+
+async def test_passwords_go_encrypted(tmp_path: Path) -> None:
+    with slapd(tmp_path / "strict", simple=128) as strict:
+        dns = [f"uid={{username}},ou=people,{BASE}"]
+        assert await enter(made(strict, servers=[strict.plain], user_dns=dns), "ann", "ann-secret") == Identity("ann")
+        with pytest.raises(Unreachable):
+            await enter(made(strict, servers=[strict.plain], user_dns=dns, insecure=True), "ann", "ann-secret")
+
+
+@pytest.mark.parametrize("kind", ["plain", "tls"])
+async def test_a_server_that_cannot_prove_who_it_is_gets_no_password(
+    server: Slapd, tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    address = getattr(server, kind)
+    wrong = templates(server, servers=[address], ca_file=str(Authority(tmp_path, "other").file))
+    with pytest.raises(Unreachable):
+        await enter(wrong, "ann", "ann-secret")
+    other_name = templates(server, servers=[address.replace("127.0.0.1", "localhost")])
+    with pytest.raises(Unreachable):
+        await enter(other_name, "ann", "ann-secret")
+    assert caplog.text.count("CERTIFICATE_VERIFY_FAILED") + caplog.text.count("certificate verify failed") >= 2
+    assert await enter(templates(server, servers=[address], ca_file="", insecure=True), "ann", "ann-secret") is not None
+
+
+async def test_the_next_server_is_asked_when_one_is_down(server: Slapd, secret: str) -> None:
+    one = searching(server, secret, servers=[f"ldaps://127.0.0.1:{free_port()}", server.tls])
+    assert await enter(one, "ann", "ann-secret") == Identity("ann")
+    with pytest.raises(Unreachable, match="does not answer"):
+        await enter(searching(server, secret, servers=[f"ldap://127.0.0.1:{free_port()}"]), "ann", "ann-secret")
+
+
+@pytest.mark.parametrize("scheme", ["ldap", "ldaps"])
+async def test_a_server_that_says_nothing_holds_up_nobody(server: Slapd, scheme: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        one = templates(server, servers=[f"{scheme}://127.0.0.1:{silent.getsockname()[1]}", server.tls], timeout=3)
+        asking = asyncio.create_task(enter(one, "ann", "ann-secret"))
+        turns = 0
+        while not asking.done():
+            await asyncio.sleep(0.01)
+            turns += 1
+        assert turns > 10, "the loop went on"
+        assert await asking == Identity("ann")
+
+
+async def test_the_hubs_own_password_is_wrong(server: Slapd, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "wrong"
+    path.write_text("wrong-secret")
+    path.chmod(0o600)
+    with pytest.raises(Unreachable):
+        await enter(searching(server, str(path)), "ann", "ann-secret")
+    assert "own account" in caplog.text
+    assert "wrong-secret" not in caplog.text
+
+
+def test_settings_that_cannot_work(server: Slapd, secret: str, tmp_path: Path) -> None:
+    for wrong, words in (
+        ({"servers": []}, "names no server"),
+        ({"servers": ["http://x"]}, "not an address"),
+        ({"servers": ["ldaps://a:b@x"]}, "not an address"),
+        ({"user_dns": []}, "either user_dns or search_base"),
+        ({"search_base": BASE}, "either user_dns or search_base"),
+        ({"user_dns": [f"uid=ann,{BASE}"]}, "must hold"),
+        ({"allowed_groups": {"hpc"}}, "group_base"),
+        ({"bind_dn": "cn=x"}, "belong together"),
+        ({"timeout": 0}, "at least 1"),
+        ({"ca_file": str(tmp_path / "none")}, "ca_file"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            templates(server, **wrong)
+    Path(secret).chmod(0o640)
+    with pytest.raises(ConfigError, match="0600"):
+        searching(server, secret)
+    Path(secret).chmod(0o600)
+    Path(secret).write_text("")
+    with pytest.raises(ConfigError, match="one line"):
+        searching(server, secret)
+
+
+@given(st.text(max_size=50))
+def test_whatever_the_name_the_texts_hold_it_as_one_value(name: str) -> None:
+    from ldap3.utils.dn import parse_dn
+
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return
+    written = in_filter(name)
+    assert not set(written) & set("*()\0&|!")
+    plain = name.strip() or "x"
+    if plain.isprintable():
+        assert first_value(f"uid={in_dn(plain)},ou=x") == plain
+        parts = parse_dn(f"uid={in_dn(plain)},ou=x", escape=False)
+        assert len(parts) == 2
+
+
+def test_below() -> None:
+    assert below("cn=a, OU=Groups,dc=x", "ou=groups, dc=x")
+    for other in ("ou=groups,dc=x", "cn=a,ou=others,dc=x", "cn=a\\,ou=groups,dc=y", "cn=aou=groups,dc=x"):
+        assert not below(other, "ou=groups,dc=x")
