@@ -168,6 +168,26 @@ def test_silence_is_told_and_changes_nothing_else() -> None:
     assert "answer" not in ended.sentence
 
 
+def test_a_job_that_answers_leave_out_is_told_of_too() -> None:
+    status = describe(row(Phase.READY), None, None, NOW, unknown_since=NOW)
+    assert "says nothing certain about the job" in status.sentence
+    assert status.silent_since == NOW
+    whole = describe(row(Phase.READY), None, NOW, NOW, unknown_since=NOW - timedelta(hours=1))
+    assert "does not answer" in whole.sentence
+    assert whole.silent_since == NOW
+    assert describe(row(Phase.ENDED), None, None, NOW, unknown_since=NOW).silent_since is None
+
+
+def test_a_suspended_job_is_not_called_ready() -> None:
+    seen = saw(JobState.SUSPENDED)
+    for phase, progress in ((Phase.STARTING, 60), (Phase.READY, 100)):
+        status = describe(replace(row(phase), host="n1"), seen, None, NOW)
+        assert (status.title, status.progress) == ("Suspended", progress)
+        assert "suspended it on n1; it goes on when it is resumed" in status.sentence
+    assert describe(row(Phase.READY, host=""), seen, None, NOW).sentence.startswith("The scheduler has suspended it;")
+    assert describe(row(Phase.READY, want=Want.DOWN), seen, None, NOW).title == "Stopping"
+
+
 def test_time_left_runs_down_between_two_questions() -> None:
     seen = saw(JobState.RUNNING, time_left=timedelta(minutes=80))
     later = NOW + timedelta(minutes=20)

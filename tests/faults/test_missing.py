@@ -6,7 +6,6 @@ from batchhub.core.model import Outcome, Phase
 from tests.faults.sites import ALL, LSF, PBS, SLURM, TORQUE, Site
 from tests.faults.world import ALICE, BOB, World
 
-# To these a question about several jobs says nothing of the one that is left out; Torque and openlava read as PBS and LSF do.
 everywhere = pytest.mark.parametrize("world", ALL, ids=str, indirect=True)
 
 
@@ -35,13 +34,11 @@ async def test_left_out_of_every_list_while_the_records_say_that_it_lives(make_w
     world = await make_world(SLURM)
     alice = await world.ready(ALICE)
     await world.queued(BOB)
-    keep = len((await world.transport.run(world.dialect.status([alice.job_id]))).out)
     world.fake.fault("truncated", command="squeue", keep=0)
     for pause in (2, 2, 300, 300, 300, 300, 300):
         await world.tick(pause)
         assert await world.row(ALICE) == alice
         assert world.routed(ALICE)
-    assert keep > 0
     assert (await world.view(ALICE)).status.silent_since is not None
     world.fake.clear_faults()
     await world.tick()
