@@ -30,7 +30,7 @@ SHORT = [
 def run(script: str, *words: str, path: str = "") -> dict[str, Any]:
     environment = {**os.environ, **({"PATH": path} if path else {})}
     argv = [sys.executable, str(BENCH / script), *words]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=120, env=environment, check=False)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=300, env=environment, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     found: dict[str, Any] = json.loads(done.stdout)
     return found
