@@ -112,3 +112,15 @@ def test_a_database_address_that_cannot_be_read(inside) -> None:
     done = inside("db", "upgrade")
     assert done.returncode in {1, 2}
     assert "geheim" not in done.stderr + done.stdout
+
+
+def test_the_database_there_and_back(inside) -> None:
+    inside.config()
+    assert inside("db", "upgrade").returncode == 0
+    back = inside("db", "downgrade", "0002")
+    assert (back.returncode, back.stdout.count("is at revision 0002")) == (0, 1)
+    assert "is gone" in back.stdout
+    assert inside("db", "revision").stdout.strip() == "0002"
+    wrong = inside("db", "downgrade", "0000")
+    assert wrong.returncode == 2
+    assert "known: base, 0001" in wrong.stderr

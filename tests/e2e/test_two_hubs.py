@@ -219,7 +219,7 @@ def test_a_leader_that_stood_still_does_nothing_when_it_wakes(two: Two) -> None:
     two.until(lambda: two.model("b", "").get("ready"), "it runs")
     counts = {name: cluster.count(name) for name in ("sbatch", "scancel")}
 
-    # In the middle of a start: its job's directory is about to be written, or the command about to run.
+    # It leads, and would be the one to start what the other is asked for now.
     os.kill(two.processes["a"].pid, signal.SIGSTOP)
     address = f"/hub/spawn/{ME}/more"
     spawn(two, "b", "more")
