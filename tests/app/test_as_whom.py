@@ -51,7 +51,7 @@ async def test_a_hub_signs_where_a_cluster_says_so(tmp_path: Path) -> None:
     AuthorityFiles(StateDirectory.open(str(tmp_path / "state"))).create()
     hub = hub_of(tmp_path, cluster)
     transport: Any = hub._transports["hpc"]
-    assert "ssh-ed25519-cert" in transport._pool._sign("ann").certificate
+    assert "ssh-ed25519-cert" in transport._inner._pool._sign("ann").certificate
     await hub.close()
 
 

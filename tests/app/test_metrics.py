@@ -26,7 +26,7 @@ async def world(tmp_path: Path):
 
 def measured(world: World) -> HubMetrics:
     metrics = HubMetrics(["lab"], ["hpc"])
-    world.poller._meters = metrics
+    world.poller._meters = world.poller._questions._meters = metrics
     world.reconciler._meters = metrics
     metrics.watch(world.poller, world.clock)
     return metrics

@@ -225,7 +225,8 @@ async def test_accounting_that_lags_is_asked_less_and_less(watch) -> None:
 
 async def test_records_that_can_only_be_asked_for_one_by_one_are_all_asked_for(watch) -> None:
     world = await watch("slurm", PollerSettings(single_records=2), accounting=False, min_job_age=0.0)
-    world.poller._dialect = Slurm(bin_dir=world.where, sacct=False)
+    for asker in (world.poller, world.poller._questions, world.poller._endings):
+        asker._dialect = Slurm(bin_dir=world.where, sacct=False)
     rows = await world.add(5)
     await world.tick()
     world.cluster.finish_all(row.job_id for row in rows)

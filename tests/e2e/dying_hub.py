@@ -54,6 +54,33 @@ def wire(cls: type[Any], method: str, at: tuple[str, int, str], name: Callable[.
     setattr(cls, method, wired)
 
 
+def wire_updates(at: tuple[str, int, str]) -> None:
+    """The same for changes of rows, whose kind may be known only when they are made: they die after it."""
+    what, number, how = at
+    whole, seen = Store.update, Counter[str]()
+
+    async def wired(
+        self: Store, *words: Any, kind: str = "", trace: Callable[[], Any] | None = None, **more: Any
+    ) -> Any:
+        made: list[str] = []
+
+        def told() -> Any:
+            assert trace is not None
+            answer = trace()
+            made.append(answer.kind)
+            return answer
+
+        answer = await whole(self, *words, kind=kind, trace=None if trace is None else told, **more)
+        effect = f"update:{made[-1] if made else kind}"
+        seen[effect] += 1
+        if effect == what and seen[effect] == number:
+            assert how == "after"
+            die()
+        return answer
+
+    Store.update = wired  # type: ignore[method-assign]
+
+
 def command(asked: Any, *_: Any, **__: Any) -> str:
     return COMMANDS.get(Path(asked.argv[0]).name, "question")
 
@@ -70,7 +97,7 @@ def run() -> None:
         wire(ProxyClient, "publish", at, lambda *_, **__: "publish")
         wire(ProxyClient, "withdraw", at, lambda *_, **__: "withdraw")
         wire(Store, "add_server", at, lambda *_, **__: "add_server")
-        wire(Store, "update", at, lambda *_, kind="", **__: f"update:{kind}")
+        wire_updates(at)
     main()
 
 

@@ -123,7 +123,7 @@ async def both(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyte
         return kind(**own.get(kind, {}))
 
     state = StateDirectory.open(str(tmp_path / "state"))
-    plan = plan_hub(trait, read_site(trait(traits.BatchHub)), state, DictionaryAuthenticator(users={}))
+    plan = plan_hub(trait, read_site(trait(traits.BatchHub)), state, {"dictionary": DictionaryAuthenticator(users={})})
     try:
         async with running_hub(plan) as hub:
             yield Both(hub, doors, fakes["dead"], fakes["alive"])

@@ -199,7 +199,8 @@ class World:
     def _deadlines(self, seconds: float) -> None:
         dialect: Any = self.dialect
         self.dialect = replace(dialect, status_deadline=seconds, submit_deadline=seconds)
-        self.poller._dialect = self.launcher._dialect = self.dialect
+        for asker in (self.poller, self.poller._questions, self.poller._endings, self.launcher):
+            asker._dialect = self.dialect
 
     # ------------------------------------------------ time
 
