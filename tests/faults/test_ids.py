@@ -37,7 +37,7 @@ async def test_jobs_of_two_clusters_are_asked_for_each_at_its_own(make_world) ->
     world = await make_world(SLURM)
     east = world.beside("east")
     alice = await world.ready(ALICE)
-    world.reconciler._builder.directives = world.launcher._builder.directives = "#SBATCH --clusters=east"
+    world.builder.directives = "#SBATCH --clusters=east"
     bob = await world.ready(BOB)
     assert (alice.job_id, bob.job_id) == ("1", "1;east")
     before = world.fake.count("squeue")

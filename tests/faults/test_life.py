@@ -74,8 +74,12 @@ async def test_suspended_while_it_starts_is_not_given_up(world: World) -> None:
 
 
 @pytest.mark.parametrize("seen", [True, False], ids=["seen waiting", "unseen"])
-@pytest.mark.parametrize("how", ["requeue", "preempt", "fail_node"])
-@everywhere
+@pytest.mark.parametrize(
+    ("world", "how"),
+    [(site, "requeue") for site in ALL] + [(site, how) for how in ("preempt", "fail_node") for site in THREE],
+    ids=str,
+    indirect=["world"],
+)
 async def test_taken_back_and_started_on_another_node(world: World, how: str, seen: bool) -> None:
     """By requeue, preemption or the end of its node; the hub sees it wait in between, or only the new start."""
     row = await world.ready()

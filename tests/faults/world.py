@@ -33,7 +33,7 @@ from batchhub.control.service import ClusterFacts, HubService, ServerView, Servi
 from batchhub.core.errors import TunnelError
 from batchhub.core.forms import Profile
 from batchhub.core.model import JobId, Phase, Server, UserName
-from batchhub.core.ports import RouteTarget
+from batchhub.core.ports import Command, Completed, RouteTarget
 from batchhub.store.store import Store
 from batchhub.transport.local import LocalSettings, LocalTransport
 from tests.control.memory import MemoryBuilder, MemoryRoutes
@@ -75,6 +75,17 @@ class Clock:
 
     def move(self, seconds: float) -> None:
         self.ahead += timedelta(seconds=seconds)
+
+
+class Transport(LocalTransport):
+    """The hub's own machine. ``most``: the seconds that any command gets, if that is less than its deadline."""
+
+    most: float | None = None
+
+    async def run(self, command: Command, user: str | None = None) -> Completed:
+        if self.most is not None:
+            command = replace(command, deadline=min(command.deadline, self.most))
+        return await super().run(command, user)
 
 
 class Builder(MemoryBuilder):
@@ -146,7 +157,8 @@ class World:
         self.store = Store(f"sqlite:///{self.path}/hub.sqlite", clock=self.clock)
         await self.store.open()
         broadcast, builder = Broadcast(), Builder(self.directives)
-        self.transport = LocalTransport(LocalSettings())
+        self.builder = builder
+        self.transport = Transport(LocalSettings())
         self.dialect = self.site.make(self.bin_dir, **self.options)
         self.poller = Poller(
             cluster="hpc",
@@ -191,16 +203,10 @@ class World:
 
     def impatient(self, seconds: float = 0.4) -> None:
         """Commands get no longer than this from now on."""
-        self._deadlines(seconds)
+        self.transport.most = seconds
 
     def patient(self) -> None:
-        self._deadlines(120.0)
-
-    def _deadlines(self, seconds: float) -> None:
-        dialect: Any = self.dialect
-        self.dialect = replace(dialect, status_deadline=seconds, submit_deadline=seconds)
-        for asker in (self.poller, self.poller._questions, self.poller._endings, self.launcher):
-            asker._dialect = self.dialect
+        self.transport.most = None
 
     # ------------------------------------------------ time
 
