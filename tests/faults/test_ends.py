@@ -4,24 +4,27 @@ import pytest
 
 from batchhub.core.model import Outcome, Phase
 from batchhub.core.words import OUTCOMES
-from tests.faults.sites import ALL, SLURM
+from tests.faults.sites import ALL, SLURM, Site
 from tests.faults.world import World
 
 everywhere = pytest.mark.parametrize("world", ALL, ids=str, indirect=True)
 
 
-@pytest.mark.parametrize("purged", [False, True], ids=["kept", "purged"])
 @pytest.mark.parametrize(
     ("how", "outcome"),
     [("time_out", Outcome.TIMED_OUT), ("exhaust_memory", Outcome.OUT_OF_MEMORY), ("cancel", Outcome.CANCELLED)],
     ids=["walltime", "memory", "cancelled outside"],
 )
-@everywhere
+@pytest.mark.parametrize(
+    ("world", "purged"),
+    # Torque keeps no records: of a job that it has forgotten nobody knows why it ended.
+    [(site, purged) for purged in (False, True) for site in ALL if site.records or not purged],
+    ids=lambda value: str(value) if isinstance(value, Site) else "purged" if value else "kept",
+    indirect=["world"],
+)
 async def test_ended_by_the_scheduler_or_from_outside(world: World, how: str, outcome: Outcome, purged: bool) -> None:
     row = await world.ready()
     if purged:
-        if not world.site.records:
-            pytest.skip("Torque keeps no records: without the job in memory nobody knows why it ended.")
         world.fake.configure(min_job_age=0.0, clean_period=0.0)
     getattr(world.fake, how)(row.job_id)
     await world.over(row.job_id)
