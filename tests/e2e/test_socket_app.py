@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
 import socket
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -119,8 +121,10 @@ def test_a_socket_and_a_stripped_prefix(slurm_lab: SlurmLab, hub: HubUnderTest, 
     assert (page.status_code, page.text) == (200, "/lab/tree?x=1 alice")
 
     # Nobody else on the node has a way to it.
-    jobs = (Path("~alice").expanduser() / ".batchhub/jobs").glob("*/connection.json")
-    connection = json.loads(max(jobs, key=lambda path: path.stat().st_mtime).read_text())
+    # In her home there are jobs of other labs as well.
+    with contextlib.closing(sqlite3.connect(f"file:{hub.state / 'batchhub.sqlite'}?mode=ro", uri=True)) as database:
+        (directory,) = database.execute("select directory from servers order by seq desc limit 1").fetchone()
+    connection = json.loads(Path(directory, "connection.json").read_text())
     assert connection["port"] == 0
     found = os.lstat(connection["socket"])
     assert stat.S_ISSOCK(found.st_mode)
