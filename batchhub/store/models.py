@@ -40,6 +40,7 @@ class Base(DeclarativeBase):
         Outcome: words_of(Outcome),
         Truth: words_of(Truth),
         dict[str, OptionValue]: JSON,
+        list[str]: JSON,
     }
 
 
@@ -48,7 +49,7 @@ def _owner() -> Any:
 
 
 class UserRow(Base):
-    """:class:`batchhub.store.values.User`."""
+    """:class:`batchhub.store.values.User`. ``way`` is how they signed in last; ``auth_state`` is sealed (:mod:`batchhub.auth.vault`)."""
 
     __tablename__ = "users"
 
@@ -57,6 +58,9 @@ class UserRow(Base):
     admin: Mapped[bool]
     created: Mapped[datetime]
     last_login: Mapped[datetime | None]
+    groups: Mapped[list[str]]
+    way: Mapped[str] = mapped_column(String(40))
+    auth_state: Mapped[str | None]
 
 
 class ServerRow(Base):
@@ -186,3 +190,32 @@ class TokenRow(Base):
     created: Mapped[datetime]
     last_used: Mapped[datetime | None]
     expires: Mapped[datetime | None]
+
+
+class AuditRow(Base):
+    """:class:`batchhub.store.values.Deed`: who did what about whom. Not tied to the users' table, so that it outlives them."""
+
+    __tablename__ = "audit"
+
+    id: Mapped[int] = mapped_column(_Key, primary_key=True)
+    at: Mapped[datetime] = mapped_column(index=True)
+    kind: Mapped[str] = mapped_column(String(40))
+    user_name: Mapped[str] = mapped_column(String(255), index=True)
+    by: Mapped[str]
+    address: Mapped[str]
+    words: Mapped[str]
+
+
+class KeyRow(Base):
+    """A person's SSH key for one cluster, made by the hub: the public half, and the private one, sealed."""
+
+    __tablename__ = "keys"
+
+    user_name: Mapped[str] = mapped_column(
+        String(255), ForeignKey("users.name", ondelete="CASCADE", onupdate="CASCADE"), primary_key=True
+    )
+    cluster: Mapped[str] = mapped_column(String(40), primary_key=True)
+    created: Mapped[datetime]
+    public: Mapped[str]
+    sealed: Mapped[str]
+    works: Mapped[datetime | None]

@@ -23,7 +23,7 @@ def ensure_user(session: Session, name: str, now: datetime, *, admin: bool | Non
     if row is None:
         try:
             with session.begin_nested():
-                session.add(UserRow(name=name, admin=bool(admin), created=now))
+                session.add(UserRow(name=name, admin=bool(admin), created=now, groups=[], way=""))
                 session.flush()
         except IntegrityError:
             pass  # another hub's transaction made it since we looked; it has ended by now, or we would still wait
