@@ -157,8 +157,9 @@ _JUPYTER_SOCKET = ("--ServerApp.sock={socket}", "--ServerApp.sock_mode=0600")
 JUPYTERLAB = Application(
     name="jupyterlab",
     title="JupyterLab",
-    argv=("jupyter", "lab", *_JUPYTER, *_JUPYTER_PORT),
-    socket_argv=("jupyter", "lab", *_JUPYTER, *_JUPYTER_SOCKET),
+    # Not `jupyter lab`: that is a Python which looks for this program, starts it, and costs a quarter of a second first.
+    argv=("jupyter-lab", *_JUPYTER, *_JUPYTER_PORT),
+    socket_argv=("jupyter-lab", *_JUPYTER, *_JUPYTER_SOCKET),
     # jupyter_server/auth/identity.py: JUPYTER_TOKEN wins over JUPYTER_TOKEN_FILE; a file's content is taken as it is.
     env=MappingProxyType({"JUPYTER_TOKEN": None, "JUPYTER_TOKEN_FILE": "{token_file}"}),
     ready_path="{base_url}api",
@@ -183,8 +184,8 @@ NOTEBOOK = replace(
     JUPYTERLAB,
     name="notebook",
     title="Jupyter Notebook",
-    argv=("jupyter", "notebook", *_JUPYTER, *_JUPYTER_PORT),
-    socket_argv=("jupyter", "notebook", *_JUPYTER, *_JUPYTER_SOCKET),
+    argv=("jupyter-notebook", *_JUPYTER, *_JUPYTER_PORT),
+    socket_argv=("jupyter-notebook", *_JUPYTER, *_JUPYTER_SOCKET),
     default_path="tree",
 )
 
