@@ -57,7 +57,7 @@ def test_from_template_to_exit_record(tmp_path: Path, monkeypatch: pytest.Monkey
     token = handshake.server_token(b"k" * 32, "abcdefghijkl", 1)
     launch = JUPYTERLAB.document("/user/alice/", env={"PYTHONPATH": None})
     if os.geteuid() == 0:
-        launch = launch.replace(b'"lab"', b'"lab","--allow-root"')
+        launch = launch.replace(b'"jupyter-lab"', b'"jupyter-lab","--allow-root"')
     context = replace(
         SAMPLE,
         directory=str(directory),
