@@ -22,7 +22,8 @@ from traitlets.config import Config
 
 from batchhub.app.command import Command, say
 from batchhub.app.detached import await_end, start_detached, stop_detached
-from batchhub.app.hub import Hub, HubPlan, plan_hub, serve
+from batchhub.app.hub import Hub, serve
+from batchhub.app.plan import HubPlan, plan_hub
 from batchhub.app.site import read_site
 from batchhub.app.state import StateDirectory, utc_now
 from batchhub.auth.link import LinkAuthenticator

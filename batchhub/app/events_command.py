@@ -53,7 +53,7 @@ class EventsCommand(Command):
         if len(self.extra_args) > 1:
             raise BadInput(f"One of {self.arguments} is expected, not {len(self.extra_args)} words.")
         url = self.trait(traits.BatchHub).db_url or self.state().database
-        _must_be_there(url)
+        must_be_there(url)
         asyncio.run(self._show(url, self.extra_args[0] if self.extra_args else ""))
 
     async def _show(self, url: str, word: str) -> None:
@@ -106,7 +106,7 @@ async def read_scope(store: Store, word: str) -> Scope:
     return Scope(server_id=server_id) if known_run else Scope(user=word)
 
 
-def _must_be_there(url: str) -> None:
+def must_be_there(url: str) -> None:
     """Looking makes no database. Raises NotFound, ConfigError."""
     where = read_url(url)
     path = where.database or ""

@@ -8,166 +8,48 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import timedelta
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from tornado.httpserver import HTTPServer
 
-from batchhub.app.dialling import Dialling, plan_dialling
 from batchhub.app.jobs import SiteJobBuilder
 from batchhub.app.metrics import HubMetrics, MeteredTransport
-from batchhub.app.orphans import grounds_of, orphan_settings
+from batchhub.app.orphans import grounds_of
+from batchhub.app.people import make_people
+from batchhub.app.plan import HubPlan
 from batchhub.app.reach import make_transport
 from batchhub.app.revocations import Revocations
-from batchhub.app.site import Site, hub_address, make_dialect, over_https, with_limits
+from batchhub.app.site import make_dialect
 from batchhub.app.ssh_ca import site_authority
-from batchhub.app.state import StateDirectory, utc_now
-from batchhub.auth.base import Authenticator, Place, problems
-from batchhub.auth.departures import Departures
-from batchhub.auth.sessions import Sessions, SessionSettings
-from batchhub.auth.throttle import Throttle
-from batchhub.auth.tokens import Tokens
-from batchhub.auth.ways import check_ways
-from batchhub.auth.xsrf import Xsrf
-from batchhub.config import traits
+from batchhub.app.state import utc_now
+from batchhub.auth.base import problems
 from batchhub.control.broadcast import Broadcast
 from batchhub.control.company import Company, Notes
-from batchhub.control.culling import Culler, CullSettings
+from batchhub.control.culling import Culler
 from batchhub.control.extension import Extendable, Extender
 from batchhub.control.guarded import GuardedTransport
 from batchhub.control.launcher import Launcher
 from batchhub.control.leadership import Leadership
-from batchhub.control.orphans import Grounds, OrphanKeeper, OrphanSettings
-from batchhub.control.pace import Pace
-from batchhub.control.poller import Poller, PollerSettings
-from batchhub.control.reconciler import Cluster, Reconciler, ReconcilerSettings
-from batchhub.control.retention import Retention, RetentionSettings
-from batchhub.control.service import ClusterFacts, HubService, ServiceSettings
-from batchhub.control.stopping import StopSettings
+from batchhub.control.orphans import Grounds, OrphanKeeper
+from batchhub.control.poller import Poller
+from batchhub.control.reconciler import Cluster, Reconciler
+from batchhub.control.retention import Retention
+from batchhub.control.service import ClusterFacts, HubService
 from batchhub.control.tagged import TaggedJobs
 from batchhub.control.tasks import Tasks
-from batchhub.control.walltime import DEFAULT_NOTICES, EndKeeper, Notices, Watched
+from batchhub.control.walltime import EndKeeper, Watched
 from batchhub.core.errors import HubError, Unreachable
 from batchhub.core.idleness import limits_of
-from batchhub.core.lifecycle import Limits
 from batchhub.core.model import Server
 from batchhub.core.ports import Transport
-from batchhub.core.quota import Quota
 from batchhub.core.walltime import read_most
 from batchhub.proxy.client import ProxyClient
-from batchhub.proxy.headers import TrustedProxies
 from batchhub.store.leading import LeaderLock, SoleHub
 from batchhub.store.store import Store
 from batchhub.web.app import make_app
-from batchhub.web.people import AuthPeople
-from batchhub.web.ports import MAX_BODY, WebServices, WebSettings
+from batchhub.web.ports import MAX_BODY, WebServices
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class HubPlan:
-    """What a hub is made from; all of it checked."""
-
-    site: Site
-    state: StateDirectory
-    authenticators: Mapping[str, Authenticator]
-    database: str
-    listen: tuple[str, int]
-    proxy_api: str
-    poller: PollerSettings
-    reconciler: ReconcilerSettings
-    service: ServiceSettings
-    sessions: SessionSettings
-    web: WebSettings
-    culling: CullSettings = field(default_factory=CullSettings)
-    orphans: OrphanSettings = field(default_factory=OrphanSettings)
-    dialling: Dialling | None = None
-    notices: Notices = DEFAULT_NOTICES
-    retention: RetentionSettings = field(default_factory=RetentionSettings)
-    address: str = ""
-    """Where the proxy finds this hub."""
-    keep_ended: timedelta = timedelta(days=365)
-    """How long runs that ended are remembered, with their words and log ends."""
-
-
-def place_of(proxy: traits.Proxy, key: bytes) -> Place:
-    """What authenticators are told. Raises ConfigError."""
-    TrustedProxies(proxy.trusted_proxies)
-    return Place(
-        address=proxy.ip,
-        key=key,
-        clock=utc_now,
-        front_ends=tuple(proxy.trusted_proxies),
-        identity_headers=frozenset(name.lower() for name in proxy.identity_headers),
-    )
-
-
-def plan_hub(
-    trait: Callable[[type[Any]], Any], site: Site, state: StateDirectory, authenticators: Mapping[str, Authenticator]
-) -> HubPlan:
-    """Freeze the traits. ``trait`` gives a concern's instance. Raises ConfigError."""
-    check_ways(authenticators, same_people=trait(traits.BatchHub).same_people)
-    place = place_of(trait(traits.Proxy), state.key("tickets"))
-    for authenticator in authenticators.values():
-        authenticator.settle(place)
-    hub, proxy, pages = trait(traits.Hub), trait(traits.Proxy), trait(traits.Pages)
-    sessions, watching, starting = trait(traits.Sessions), trait(traits.Watching), trait(traits.Starting)
-    limits, culling = trait(traits.Limits), trait(traits.Culling)
-    whole, walltime = trait(traits.BatchHub), trait(traits.Walltime)
-    database = whole.db_url or state.database
-    secure = over_https(proxy, site.origin)
-    absolute = timedelta(days=sessions.absolute_days)
-    return HubPlan(
-        site=with_limits(site, culling),
-        state=state,
-        authenticators=authenticators,
-        database=database,
-        listen=(hub.ip, hub.port),
-        proxy_api=f"http://{proxy.api_ip}:{proxy.api_port}",
-        poller=PollerSettings(
-            pace=Pace(fast=watching.fast, slow=watching.slow, ceiling=watching.ceiling),
-            confirmations=watching.confirmations,
-            accounting_patience=watching.accounting_patience,
-            absent_after=watching.absent_after,
-        ),
-        reconciler=ReconcilerSettings(
-            limits=Limits(
-                start_timeout=timedelta(seconds=starting.start_timeout),
-                requeue_grace=timedelta(seconds=starting.requeue_grace),
-            ),
-            stop=StopSettings(grace=starting.stop_grace, again=starting.cancel_again),
-        ),
-        service=ServiceSettings(
-            first_word=starting.first_word,
-            quota=Quota(
-                servers_each=limits.servers_each,
-                concurrent_starts=limits.concurrent_starts,
-                starts_each=limits.starts_each,
-                starts_window=timedelta(minutes=limits.starts_minutes),
-            ),
-        ),
-        culling=CullSettings(every=culling.cull_every),
-        orphans=orphan_settings(watching),
-        dialling=plan_dialling(proxy, state, site),
-        address=hub_address(hub),
-        notices=Notices(timedelta(seconds=walltime.warn_before), timedelta(seconds=walltime.save_before)),
-        retention=RetentionSettings(newest=whole.keep_directories, age=timedelta(days=whole.keep_directory_days)),
-        keep_ended=timedelta(days=whole.keep_ended_days),
-        sessions=SessionSettings(idle=timedelta(hours=sessions.idle_hours), absolute=absolute),
-        web=WebSettings(
-            title=pages.title,
-            announcement=pages.announcement,
-            docs=pages.help_url,
-            auto_login=pages.auto_login,
-            secure_cookies="always" if secure else "auto",
-            ticket_life=timedelta(hours=sessions.ticket_hours),
-            metrics="all" if pages.metrics_public else "admin",
-            origin=site.origin,
-        ),
-    )
 
 
 class Hub:
@@ -316,17 +198,7 @@ class Hub:
         for authenticator in plan.authenticators.values():
             for words in problems(authenticator):
                 log.warning("%s", words)
-        cookie_key = plan.state.key("cookies")
-        people = AuthPeople(
-            authenticators=plan.authenticators,
-            departures=Departures(cookie_key, utc_now),
-            sessions=Sessions(self.store, cookie_key, utc_now, plan.sessions, self._revocations.sessions_ended),
-            access_tokens=Tokens(self.store, utc_now, revoked=self._revocations.tokens_ended),
-            users=self.store,
-            throttle=Throttle(),
-            guard=Xsrf(cookie_key),
-            clock=utc_now,
-        )
+        people = make_people(plan, self.store, self._revocations)
         services = WebServices(
             hub=self.service,
             people=people,

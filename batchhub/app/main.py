@@ -20,14 +20,16 @@ from batchhub.app.command import Command, run, say
 from batchhub.app.demo import Demo
 from batchhub.app.detached import keep_detached, reload_detached, start_detached, stop_detached
 from batchhub.app.events_command import EventsCommand
-from batchhub.app.hub import HubPlan, place_of, plan_hub, serve
+from batchhub.app.hub import serve
 from batchhub.app.jobs import PREVIEW_ID, SiteJobBuilder
 from batchhub.app.orphans_command import OrphansCommand
+from batchhub.app.plan import HubPlan, place_of, plan_hub
 from batchhub.app.proxy_command import ProxyCommand
 from batchhub.app.reach import ask_directly
 from batchhub.app.site import load_authenticators, read_site
 from batchhub.app.ssh_ca_command import SshCaCommand
 from batchhub.app.sudoers_command import SudoersCommand
+from batchhub.app.vault_command import VaultCommand
 from batchhub.auth.base import Authenticator
 from batchhub.auth.dictionary import DictionaryAuthenticator, hash_password
 from batchhub.auth.header import HeaderAuthenticator
@@ -308,6 +310,7 @@ class BatchHubCommand(ServingCommand):
         "orphans": (OrphansCommand, "List jobs with our tag that no row knows."),
         "config": (ConfigCommand, "Generate or check a configuration."),
         "ssh-ca": (SshCaCommand, "The authority that signs SSH certificates for clusters."),
+        "vault": (VaultCommand, "Change the keys that seal what is kept of people."),
         "sudoers": (SudoersCommand, "Print what a cluster's admins allow the hub by sudo."),
         "hash-password": (HashPasswordCommand, "Hash a password for DictionaryAuthenticator."),
     }

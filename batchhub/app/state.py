@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from batchhub.auth.secrets import load_or_create_key
+from batchhub.auth.vaultfile import VaultFile
 from batchhub.core.errors import ConfigError
 
 
@@ -43,6 +44,11 @@ class StateDirectory:
     def key(self, name: str) -> bytes:
         """A key of this name, made at its first use. Raises ConfigError."""
         return load_or_create_key(self.path / f"{name}.key")
+
+    @property
+    def vault(self) -> VaultFile:
+        """What seals the secrets that are kept of people."""
+        return VaultFile(self.path / "vault.keys")
 
     @property
     def api_token(self) -> str:

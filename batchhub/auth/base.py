@@ -29,6 +29,8 @@ NAME_LIMIT = 255
 """Characters of a login field; more is refused before anything looks at it."""
 PASSWORD_LIMIT = 1024
 """Bytes of a password; hashing costs grow with it."""
+MOST_GROUPS = 2000
+"""Groups of one person that are kept; the others do not count."""
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_@+.][A-Za-z0-9_@+.-]{0,127}")
 
@@ -124,6 +126,15 @@ class Authenticator(LoggingConfigurable):
     allowed_users = Set(Unicode(), help="Names that may sign in.").tag(config=True)
     blocked_users = Set(Unicode(), help="Names that may not sign in, whatever else is said.").tag(config=True)
     admin_users = Set(Unicode(), help="Names that may sign in and are admins of the hub.").tag(config=True)
+    enable_auth_state = Bool(
+        False,
+        help="Keep what the sign-in brought (auth_state: tokens, claims) for refreshing and for hooks, sealed, until the next sign-in. Off: it is "
+        "forgotten.",
+    ).tag(config=True)
+    manage_groups = Bool(
+        True,
+        help="Accepted for JupyterHub's sake and must stay True: a person's groups are always the authenticator's word.",
+    ).tag(config=True)
     username_pattern = Unicode(
         "", help="A regular expression that the whole name must match, beside the hub's own rule. Empty: no other rule."
     ).tag(config=True)
@@ -141,6 +152,12 @@ class Authenticator(LoggingConfigurable):
                 f"username_prefix {prefix!r} could not begin a name; letters, digits and inner '_@+.-' could."
             )
         return prefix
+
+    @validate("manage_groups")
+    def _check_manage_groups(self, proposal: Mapping[str, Any]) -> bool:
+        if not proposal["value"]:
+            raise TraitError("manage_groups must be True: the hub has no groups of its own, only the authenticator's.")
+        return True
 
     @validate("username_pattern")
     def _check_pattern(self, proposal: Mapping[str, Any]) -> str:
@@ -261,12 +278,20 @@ def _identity(authenticator: Authenticator, name: UserName, model: Mapping[str, 
         raise TypeError(f"{type(authenticator).__name__} answered admin={admin!r}; True, False or None is expected")
     if admin is None and name in authenticator.admin_users:
         admin = True
-    groups = model["groups"] or ()
-    if isinstance(groups, str) or not all(isinstance(group, str) for group in groups):
-        raise TypeError(f"{type(authenticator).__name__} answered groups that are not a list of names")
     state = model["auth_state"]
     frozen = None if state is None else MappingProxyType(dict(state))
-    return Identity(name, admin, tuple(dict.fromkeys(groups)), frozen)
+    return Identity(name, admin, _groups(authenticator, model["groups"]), frozen)
+
+
+def _groups(authenticator: Authenticator, groups: Any) -> tuple[str, ...]:
+    """Each once, in the order they came in."""
+    groups = groups or ()
+    if isinstance(groups, str) or not all(isinstance(group, str) for group in groups):
+        raise TypeError(f"{type(authenticator).__name__} answered groups that are not a list of names")
+    found = [group for group in dict.fromkeys(groups) if 0 < len(group) <= NAME_LIMIT and group.isprintable()]
+    if len(found) > MOST_GROUPS:
+        log.warning("%d groups of one person are more than the %d that count", len(found), MOST_GROUPS)
+    return tuple(found[:MOST_GROUPS])
 
 
 def _bounded(data: Mapping[str, Any]) -> bool:

@@ -1,7 +1,6 @@
 """Secrets of people that have to be kept: sealed, so that the database alone gives none of them away.
 
-One file, ``state_dir/vault.keys``, holds the keys, the newest first, one in each line. The first seals; all of them open. To rotate, put a new
-one on top (``batchhub vault rotate``), let the hub seal everything again, and take the old one out.
+The newest key seals; all of them open. :mod:`batchhub.auth.vaultfile` keeps them in a file, ``batchhub vault`` changes them.
 """
 
 from __future__ import annotations
@@ -40,6 +39,13 @@ class Vault:
         except (InvalidToken, ValueError, UnicodeEncodeError):
             return None
         return value if (sealed_purpose, sealed_owner) == (purpose, owner) and isinstance(value, dict) else None
+
+    def renew(self, text: str) -> str | None:
+        """The same, sealed by the newest key; ``None`` if no key opens it."""
+        try:
+            return self._all.rotate(text.encode()).decode()
+        except (InvalidToken, UnicodeEncodeError):
+            return None
 
     def stale(self, text: str) -> bool:
         """Whether an older key than the newest sealed it, or none that is known."""

@@ -270,6 +270,16 @@ class Server:
 
 
 @dataclass(frozen=True, slots=True)
+class Person:
+    """Whom the hub knows: what their last sign-in or refresh said of them. ``way`` names how they signed in; empty if they never did."""
+
+    name: UserName
+    admin: bool = False
+    groups: tuple[str, ...] = ()
+    way: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Trace:
     """What a line of a server's trail says besides the change itself, told by whoever made the change, once it is made.
 

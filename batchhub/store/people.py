@@ -33,23 +33,31 @@ def ensure_user(session: Session, name: str, now: datetime, *, admin: bool | Non
     if login:
         row.last_login = now
     session.flush()
-    return _user(row)
+    return as_user(row)
 
 
 def user(session: Session, name: str) -> User | None:
     """The user of this name."""
     row = session.scalar(select(UserRow).where(UserRow.name == name))
-    return None if row is None else _user(row)
+    return None if row is None else as_user(row)
 
 
 def users(session: Session, limit: int, offset: int) -> tuple[User, ...]:
     """Users by name."""
     rows = session.scalars(select(UserRow).order_by(UserRow.name).limit(limit).offset(offset))
-    return tuple(_user(row) for row in rows)
+    return tuple(as_user(row) for row in rows)
 
 
-def _user(row: UserRow) -> User:
-    return User(name=UserName(row.name), admin=row.admin, created=row.created, last_login=row.last_login)
+def as_user(row: UserRow) -> User:
+    """The row as a value."""
+    return User(
+        name=UserName(row.name),
+        admin=row.admin,
+        created=row.created,
+        last_login=row.last_login,
+        groups=tuple(row.groups),
+        way=row.way,
+    )
 
 
 def _must_exist(session: Session, name: str) -> None:

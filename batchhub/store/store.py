@@ -71,6 +71,11 @@ class Store:
         return view
 
     @property
+    def clock(self) -> Clock:
+        """What dates events and sign-ins."""
+        return self._clock
+
+    @property
     def shared(self) -> bool:
         """Whether several hubs may work on this database."""
         return is_shared(self._url)
@@ -107,7 +112,7 @@ class Store:
 
     async def ping(self) -> None:
         """Return if the database answers. Raises StoreUnavailable."""
-        await self._read(_ping)
+        await self.read(_ping)
 
     # ------------------------------------------------------------ servers
 
@@ -124,37 +129,37 @@ class Store:
         ``by`` is who asked for it, when that was not its owner. ``admit`` is handed what there is already, starts within ``window`` included,
         and raises what speaks against one more; nobody else's is added in between.
         """
-        return await self._write(servers.add, server, by, admit, server.created - window)
+        return await self.write(servers.add, server, by, admit, server.created - window)
 
     async def server(self, server_id: ServerId) -> Server:
         """The run of this id. Raises NotFound."""
-        return await self._read(servers.one, server_id)
+        return await self.read(servers.one, server_id)
 
     async def current_server(self, user: str, name: str = "") -> Server | None:
         """The newest run of this name, ended or not; ``None`` if there never was one."""
-        return await self._read(servers.current, user, name)
+        return await self.read(servers.current, user, name)
 
     async def servers_of(self, user: str) -> tuple[Server, ...]:
         """The newest run of each of the user's server names, by name."""
-        return await self._read(servers.newest_of, user)
+        return await self.read(servers.newest_of, user)
 
     async def runs_of(self, user: str, name: str, limit: int = 50) -> tuple[Server, ...]:
         """The newest ``limit`` runs of this name, newest first."""
-        return await self._read(servers.runs_of, user, name, limit)
+        return await self.read(servers.runs_of, user, name, limit)
 
     async def live_servers(self, cluster: str | None = None) -> tuple[Server, ...]:
         """Every run that has not ended, of one cluster or of all, oldest first."""
-        return await self._read(servers.live, cluster)
+        return await self.read(servers.live, cluster)
 
     async def uncollected(self, since: datetime) -> tuple[Server, ...]:
         """Runs that have ended since then, were given to a scheduler, and of which no log is kept."""
-        return await self._read(servers.uncollected, since)
+        return await self.read(servers.uncollected, since)
 
     async def all_current(
         self, *, live_only: bool = False, offset: int = 0, limit: int = 100
     ) -> tuple[tuple[Server, ...], int]:
         """A page of the newest runs of each server name of each user, by user and name, and how many there are in all."""
-        return await self._read(servers.newest_of_all, limit, offset, live_only=live_only)
+        return await self.read(servers.newest_of_all, limit, offset, live_only=live_only)
 
     async def update(
         self,
@@ -174,33 +179,33 @@ class Store:
         Raises NotFound, Conflict, and what ``change`` raises (then nothing is saved).
         """
         event = Event(server_id, self._clock(), kind, words, by or "hub") if kind or trace else None
-        return await self._write(servers.update, server_id, change, event, trace)
+        return await self.write(servers.update, server_id, change, event, trace)
 
     async def add_event(self, server_id: ServerId, kind: str, words: str, *, by: str = "", done: str = "") -> None:
         """Record something that changed no server. Raises NotFound."""
-        await self._write(servers.add_event, Event(server_id, self._clock(), kind, words, by or "hub", done=done))
+        await self.write(servers.add_event, Event(server_id, self._clock(), kind, words, by or "hub", done=done))
 
     async def events_of(self, server_id: ServerId, limit: int = 200) -> tuple[Event, ...]:
         """The newest ``limit`` events of a run, the oldest of them first."""
-        return await self._read(servers.events_of, server_id, limit)
+        return await self.read(servers.events_of, server_id, limit)
 
     async def trail(self, scope: Scope, limit: int = 200) -> tuple[Line, ...]:
         """The newest ``limit`` events within the scope, oldest of them first. Raises NotFound."""
-        return await self._read(trail.trail, scope, limit)
+        return await self.read(trail.trail, scope, limit)
 
     async def knows_server(self, server_id: str) -> bool:
         """Whether there is a run of this id."""
-        return await self._read(trail.knows, server_id)
+        return await self.read(trail.knows, server_id)
 
     async def prune_ended(self, before: datetime, limit: int = 1000) -> int:
         """Delete at most ``limit`` runs that ended before then, with their events; call again while it returns ``limit``."""
-        return await self._write(servers.prune_ended, before, limit)
+        return await self.write(servers.prune_ended, before, limit)
 
     async def with_old_directories(
         self, cluster: str, *, newest: int, since: datetime | None, settled: datetime, limit: int
     ) -> tuple[Server, ...]:
         """Ended runs on a cluster whose job directory is to go, the oldest first; see :func:`batchhub.store.servers.with_old_directories`."""
-        return await self._read(
+        return await self.read(
             servers.with_old_directories, cluster, newest=newest, since=since, settled=settled, limit=limit
         )
 
@@ -208,15 +213,15 @@ class Store:
 
     async def get_or_create_user(self, name: str, admin: bool | None = None, *, login: bool = False) -> User:
         """The user, made if missing. ``admin=None`` leaves that right as it is; ``login`` notes a sign-in."""
-        return await self._write(people.ensure_user, name, self._clock(), admin=admin, login=login)
+        return await self.write(people.ensure_user, name, self._clock(), admin=admin, login=login)
 
     async def user(self, name: str) -> User | None:
         """The user of this name."""
-        return await self._read(people.user, name)
+        return await self.read(people.user, name)
 
     async def users(self, *, limit: int = 100, offset: int = 0) -> tuple[User, ...]:
         """Users by name, a page at a time."""
-        return await self._read(people.users, limit, offset)
+        return await self.read(people.users, limit, offset)
 
     # ------------------------------------------------------------ sessions
 
@@ -233,35 +238,35 @@ class Store:
     ) -> StoredSession:
         """Insert a session. Raises NotFound for an unknown user, Conflict for a known id."""
         new = StoredSession(id, UserName(user), created, created, expires, absolute, address[:64], agent[:200])
-        return await self._write(people.add_session, new)
+        return await self.write(people.add_session, new)
 
     async def session(self, id: str) -> StoredSession | None:  # noqa: A002
         """The session of this id; the caller looks at ``revoked``, ``expires`` and ``absolute``."""
-        return await self._read(people.session_of, id)
+        return await self.read(people.session_of, id)
 
     async def sessions_of(self, user: str) -> tuple[StoredSession, ...]:
         """A user's sessions that were not revoked, last used first."""
-        return await self._read(people.sessions_of, user)
+        return await self.read(people.sessions_of, user)
 
     async def touch_session(self, id: str, *, seen: datetime, expires: datetime) -> bool:  # noqa: A002
         """Note a use; false if it was revoked or is not there."""
-        return await self._write(people.touch_session, id, seen, expires)
+        return await self.write(people.touch_session, id, seen, expires)
 
     async def revoke_session(self, id: str, now: datetime) -> bool:  # noqa: A002
         """End a session; false if it had ended before or is not there."""
-        return await self._write(people.revoke_session, id, now)
+        return await self.write(people.revoke_session, id, now)
 
     async def revoke_sessions_of(self, user: str, now: datetime, *, keep: str | None = None) -> tuple[str, ...]:
         """End all of a user's sessions except ``keep``; the ids of those that ended now."""
-        return await self._write(people.revoke_sessions_of, user, now, keep)
+        return await self.write(people.revoke_sessions_of, user, now, keep)
 
     async def ended_sessions(self, now: datetime) -> dict[str, datetime]:
         """The revoked sessions whose latest end is still to come: id -> that end."""
-        return await self._read(people.ended_sessions, now)
+        return await self.read(people.ended_sessions, now)
 
     async def expire_sessions(self, now: datetime) -> int:
         """Delete the sessions that are past their latest end; returns how many."""
-        return await self._write(people.expire_sessions, now)
+        return await self.write(people.expire_sessions, now)
 
     # ------------------------------------------------------------ tokens
 
@@ -277,69 +282,70 @@ class Store:
     ) -> ApiToken:
         """Insert a token. Raises NotFound for an unknown user, Conflict for a known hash."""
         new = ApiToken(0, hash, first[:16], UserName(user), note[:200], created, expires)
-        return await self._write(people.add_token, new)
+        return await self.write(people.add_token, new)
 
     async def token(self, hash: str) -> ApiToken | None:  # noqa: A002
         """The token of this hash; the caller looks at ``expires``."""
-        return await self._read(people.token, hash)
+        return await self.read(people.token, hash)
 
     async def tokens_of(self, user: str) -> tuple[ApiToken, ...]:
         """A user's tokens, newest first."""
-        return await self._read(people.tokens_of, user)
+        return await self.read(people.tokens_of, user)
 
     async def touch_token(self, id: int, used: datetime) -> bool:  # noqa: A002
         """Note a use; false if it is not there."""
-        return await self._write(people.touch_token, id, used)
+        return await self.write(people.touch_token, id, used)
 
     async def revoke_token(self, id: int, user: str | None = None) -> str | None:  # noqa: A002
         """Delete a token, if it is ``user``'s when one is given; its hash, or ``None`` if there is none such."""
-        return await self._write(people.revoke_token, id, user)
+        return await self.write(people.revoke_token, id, user)
 
     async def revoke_tokens_of(self, user: str) -> tuple[str, ...]:
         """Delete all of a user's tokens; their hashes."""
-        return await self._write(people.revoke_tokens_of, user)
+        return await self.write(people.revoke_tokens_of, user)
 
     # ------------------------------------------------------------ several hubs
 
     async def save_sightings(self, seen: Mapping[ServerId, Observation]) -> None:
         """Note the last good observations of these servers, in one transaction."""
-        await self._write(sightings.save, seen)
+        await self.write(sightings.save, seen)
 
     async def sightings(self, ids: Collection[ServerId]) -> dict[ServerId, Observation]:
         """The last good observations of these servers that were noted."""
-        return await self._read(sightings.of, ids) if ids else {}
+        return await self.read(sightings.of, ids) if ids else {}
 
     async def note_cluster(self, name: str, since: datetime | None, word: str, answered: datetime | None) -> None:
         """Note what is known of a cluster: since when it is silent and why, and when it last answered."""
-        await self._write(sightings.note_cluster, name, ClusterWord(since, word, answered))
+        await self.write(sightings.note_cluster, name, ClusterWord(since, word, answered))
 
     async def cluster_words(self) -> dict[str, ClusterWord]:
         """What was last noted of each cluster."""
-        return await self._read(sightings.words)
+        return await self.read(sightings.words)
 
     async def watch_clusters(self, clusters: Collection[str], until: datetime) -> None:
         """Until then somebody waits for news from these clusters."""
-        await self._write(sightings.watch, clusters, until)
+        await self.write(sightings.watch, clusters, until)
 
     async def watched_clusters(self, now: datetime) -> frozenset[str]:
         """The clusters for whose news somebody waits, in front of whichever hub's page."""
-        return await self._read(sightings.watched, now)
+        return await self.read(sightings.watched, now)
 
     async def news(self, after: int, limit: int = 500) -> tuple[News, ...]:
         """Events with ids greater than ``after``, oldest first. A transaction that ends late may bring one between those that were read."""
-        return await self._read(sightings.news, after, limit)
+        return await self.read(sightings.news, after, limit)
 
     async def newest_event(self) -> int:
         """The greatest id of any event."""
-        return await self._read(sightings.newest_event)
+        return await self.read(sightings.newest_event)
 
     async def leader(self) -> Leader | None:
         """Which hub led last, and whether one leads now; ``None`` if none ever did, or the database is one hub's alone."""
-        return await self._read(leading.leader) if self.shared else None
+        return await self.read(leading.leader) if self.shared else None
 
     # ------------------------------------------------------------ threads
 
-    async def _write(self, work: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def write(self, work: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """One transaction that may change something: for the facades beside this one, such as :class:`batchhub.store.persons.Persons`."""
         opened = self._opened()
         led, epoch = self._led is not None, self._led() if self._led is not None else None
 
@@ -350,7 +356,8 @@ class Store:
 
         return await self._run(opened.write, lambda running: _transact(opened.engine, write, running))
 
-    async def _read(self, work: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def read(self, work: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """One transaction that changes nothing."""
         opened = self._opened()
         return await self._run(
             opened.read, lambda running: _transact(opened.reading, lambda s: work(s, *args, **kwargs), running)

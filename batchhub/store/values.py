@@ -13,12 +13,14 @@ from batchhub.core.model import ServerId, UserName
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A person who signed in at least once, or was named by somebody who may."""
+    """A person who signed in at least once, or was named by somebody who may. ``groups`` and ``way`` are of their last sign-in or refresh."""
 
     name: UserName
     admin: bool
     created: datetime
     last_login: datetime | None = None
+    groups: tuple[str, ...] = ()
+    way: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,3 +99,12 @@ class Leader:
     holder: str
     since: datetime
     leads: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SealedText:
+    """Something sealed in a row: ``table`` and ``key`` say which row, ``text`` is what stands there."""
+
+    table: str
+    key: tuple[str, ...]
+    text: str = field(repr=False)

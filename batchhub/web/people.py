@@ -13,6 +13,7 @@ from tornado.web import RequestHandler
 from batchhub.auth.base import Authenticator, LoginKind, sign_in
 from batchhub.auth.departures import Departures, Journey
 from batchhub.auth.sessions import Session, Sessions
+from batchhub.auth.states import AuthStates
 from batchhub.auth.throttle import Throttle
 from batchhub.auth.tokens import StoredToken, Tokens
 from batchhub.auth.xsrf import Xsrf
@@ -48,11 +49,17 @@ class KnownUser(Protocol):
 class Users(Protocol):
     """What the pages need of the store. Every method raises StoreUnavailable when it cannot be asked."""
 
-    def get_or_create_user(self, name: str, admin: bool | None = None, *, login: bool = False) -> Awaitable[KnownUser]:
-        """The user, made if missing; ``admin=None`` leaves that right as it is."""
-
     def user(self, name: str) -> Awaitable[KnownUser | None]:
         """The user of this name."""
+
+
+class Persons(Protocol):
+    """What is kept of who people are. Every method raises StoreUnavailable when the store cannot be asked."""
+
+    def signed_in(
+        self, name: str, *, way: str, admin: bool | None, groups: Sequence[str], sealed: str | None
+    ) -> Awaitable[KnownUser]:
+        """Note a sign-in; the user is made if missing. ``admin=None`` leaves that right as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +71,8 @@ class AuthPeople:
     sessions: Sessions
     access_tokens: Tokens
     users: Users
+    persons: Persons
+    states: AuthStates
     throttle: Throttle
     guard: Xsrf = field(repr=False)
     clock: Clock
@@ -87,7 +96,7 @@ class AuthPeople:
             # Nothing was typed that somebody could guess at: people are told apart by their address alone.
             refusal = "The site in front of this hub has not said who you are, or this hub does not let you in."
             account = secrets.token_hex(8)
-        return await self._enter(handler, authenticator, data, account=account, refusal=refusal, cookie=cookie)
+        return await self._enter(handler, way, data, account=account, refusal=refusal, cookie=cookie)
 
     async def leave(
         self, handler: RequestHandler, way: str, data: Mapping[str, str], after: str, callback: str
@@ -108,13 +117,10 @@ class AuthPeople:
         journey = self.departures.open(sealed, data.get("state", ""))
         if journey is None:
             raise Denied("This sign-in was not begun in this browser, or it took too long. Please begin again.")
-        authenticator = self._way(journey.way)
         title = next(way.title for way in self.ways if way.name == journey.way)
         brought = {**data, "kept": journey.keep, "callback": journey.callback}
         refusal = f"{title} knows you, but this hub does not let you in. Its administrator can."
-        entry = await self._enter(
-            handler, authenticator, brought, account=journey.state, refusal=refusal, cookie=cookie
-        )
+        entry = await self._enter(handler, journey.way, brought, account=journey.state, refusal=refusal, cookie=cookie)
         return entry, journey.after
 
     def _way(self, name: str) -> Authenticator:
@@ -126,7 +132,7 @@ class AuthPeople:
     async def _enter(
         self,
         handler: RequestHandler,
-        authenticator: Authenticator,
+        way: str,
         data: Mapping[str, Any],
         *,
         account: str,
@@ -134,6 +140,7 @@ class AuthPeople:
         cookie: str,
     ) -> Entry:
         """Throttle, ask the authenticator, open a session in place of the one the browser came with."""
+        authenticator = self._way(way)
         address = handler.request.remote_ip or ""
         wait = self.throttle.attempt(account, address, self.clock())
         if wait:
@@ -142,7 +149,13 @@ class AuthPeople:
         if identity is None:
             raise Denied(refusal)
         self.throttle.succeeded(account, address, self.clock())
-        user = await self.users.get_or_create_user(identity.name, identity.admin, login=True)
+        user = await self.persons.signed_in(
+            identity.name,
+            way=way,
+            admin=identity.admin,
+            groups=identity.groups,
+            sealed=self.states.seal(identity.name, identity.auth_state) if authenticator.enable_auth_state else None,
+        )
         agent = handler.request.headers.get("User-Agent", "")
         fresh, session = await self.sessions.create(user.name, address, agent, old=cookie)
         return Entry(_of_session(session, user), fresh)

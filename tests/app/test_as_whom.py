@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from batchhub.app.hub import Hub, plan_hub
+from batchhub.app.hub import Hub
+from batchhub.app.plan import plan_hub
 from batchhub.app.site import read_site
 from batchhub.app.ssh_ca import AuthorityFiles
 from batchhub.app.state import StateDirectory

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from batchhub.app import hub as module
-from batchhub.app.hub import Hub, plan_hub, running_hub
+from batchhub.app.hub import Hub, running_hub
+from batchhub.app.plan import plan_hub
 from batchhub.app.site import read_site
 from batchhub.app.state import StateDirectory
 from batchhub.auth.dictionary import DictionaryAuthenticator

@@ -85,7 +85,7 @@ async def test_deadlocked_transactions_are_tried_again(postgres_url, clock) -> N
             asyncio.run_coroutine_threadsafe(both.wait(), loop).result(60)
         session.execute(lock, {"name": second})
 
-    await asyncio.gather(store._write(cross, "ann", "bob"), store._write(cross, "bob", "ann"))
+    await asyncio.gather(store.write(cross, "ann", "bob"), store.write(cross, "bob", "ann"))
     assert len(tries) == 3
     await store.close()
 

@@ -111,12 +111,12 @@ async def fill(store: Store, make, clock) -> None:
 
 async def _fill_identity(store: Store) -> None:
     about_ann = UserRow.name == "ann"
-    await store._write(
+    await store.write(
         lambda session: session.execute(
             update(UserRow).where(about_ann).values(groups=["g"], way="pam", auth_state="x")
         )
     )
-    await store._write(
+    await store.write(
         lambda session: session.add_all(
             [
                 AuditRow(at=NOW, kind="sign-in", user_name="ann", by="ann", address="::1", words="with pam"),

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from http.cookies import SimpleCookie
 from urllib.parse import urlencode, urlsplit
 
+from cryptography.fernet import Fernet
 from prometheus_client import CollectorRegistry, Counter
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest, HTTPResponse
 from tornado.httpserver import HTTPServer
@@ -19,8 +20,10 @@ from batchhub.auth.base import Authenticator
 from batchhub.auth.departures import Departures
 from batchhub.auth.link import LinkAuthenticator
 from batchhub.auth.sessions import Sessions
+from batchhub.auth.states import AuthStates
 from batchhub.auth.throttle import Throttle
 from batchhub.auth.tokens import Tokens
+from batchhub.auth.vault import Vault
 from batchhub.auth.xsrf import Xsrf
 from batchhub.control.evidence import Evidence
 from batchhub.control.orphans import Orphan
@@ -49,6 +52,7 @@ from batchhub.web.people import AuthPeople
 from batchhub.web.ports import MAX_BODY, WebServices, WebSettings
 
 KEY = b"k" * 32
+VAULT = Vault([Fernet.generate_key()])
 START = datetime(2026, 3, 1, 9, 30, tzinfo=UTC)
 
 LAB = Profile(
@@ -244,6 +248,9 @@ class Row:
 class Known:
     name: UserName
     admin: bool
+    groups: tuple[str, ...] = ()
+    way: str = ""
+    sealed: str | None = None
 
 
 class FakeStore:
@@ -300,6 +307,14 @@ class FakeStore:
         known = self.people.setdefault(name, Known(name, bool(admin)))
         known.admin = known.admin if admin is None else admin
         return known
+
+    async def signed_in(self, name, *, way, admin=None, groups=(), sealed=None):
+        known = await self.get_or_create_user(name, admin)
+        known.way, known.groups, known.sealed = way, tuple(groups), sealed
+        return known
+
+    async def sealed_state(self, name):
+        return self.people[name].sealed if name in self.people else None
 
     async def user(self, name):
         return self.people.get(name)
@@ -360,6 +375,8 @@ def open_site(
         sessions=Sessions(store, KEY, clock, revoked=forget),
         access_tokens=Tokens(store, clock, revoked=forget),
         users=store,
+        persons=store,
+        states=AuthStates(store, lambda: VAULT),
         throttle=Throttle(),
         guard=Xsrf(KEY),
         clock=clock,

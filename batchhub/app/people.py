@@ -1,0 +1,35 @@
+"""The people side of a hub, put together: who signs in, their sessions and tokens, and what is kept of them."""
+
+from __future__ import annotations
+
+from batchhub.app.plan import HubPlan
+from batchhub.app.revocations import Revocations
+from batchhub.app.state import utc_now
+from batchhub.auth.departures import Departures
+from batchhub.auth.sessions import Sessions
+from batchhub.auth.states import AuthStates
+from batchhub.auth.throttle import Throttle
+from batchhub.auth.tokens import Tokens
+from batchhub.auth.xsrf import Xsrf
+from batchhub.store.persons import Persons
+from batchhub.store.store import Store
+from batchhub.web.people import AuthPeople
+
+
+def make_people(plan: HubPlan, store: Store, revocations: Revocations) -> AuthPeople:
+    """Raises ConfigError if a key file is not as it should be."""
+    cookie_key = plan.state.key("cookies")
+    persons, file = Persons(store), plan.state.vault
+    file.current()  # made at the first start, and looked at before anybody signs in
+    return AuthPeople(
+        authenticators=plan.authenticators,
+        departures=Departures(cookie_key, utc_now),
+        sessions=Sessions(store, cookie_key, utc_now, plan.sessions, revocations.sessions_ended),
+        access_tokens=Tokens(store, utc_now, revoked=revocations.tokens_ended),
+        users=store,
+        persons=persons,
+        states=AuthStates(persons, file.current),
+        throttle=Throttle(),
+        guard=Xsrf(cookie_key),
+        clock=utc_now,
+    )
