@@ -402,12 +402,20 @@ class _Server(paramiko.ServerInterface):
         transport._channel_handler_table = handlers
 
     def _channel_request(self, channel, message):
-        """paramiko's servers do not know the ``signal`` request; everything else is left to it."""
+        """paramiko's servers do not know the ``signal`` request; everything else is left to it.
+
+        A command's output follows the answer to its request, as with OpenSSH: asyncssh never ends a session that was closed before that answer.
+        """
         at = message.packet.tell()
         kind = message.get_text()
         if kind != "signal":
             message.packet.seek(at)
             self._default(channel, message)
+            process = self.running.get(channel.chanid) if kind == "exec" else None
+            if process is not None:
+                threading.Thread(
+                    target=self._converse, args=(channel, process), name="login-node-command", daemon=True
+                ).start()
             return
         message.get_boolean()
         number = getattr(signal, f"SIG{message.get_text()}", None)
@@ -451,7 +459,6 @@ class _Server(paramiko.ServerInterface):
         except OSError:
             return False
         self.running[channel.chanid] = process
-        threading.Thread(target=self._converse, args=(channel, process), name="login-node-command", daemon=True).start()
         return True
 
     def _converse(self, channel, process):
