@@ -34,7 +34,8 @@ test: $(VENV)/.test
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 # Most tests wait for daemons and browsers, so three at a time keep two cores busy. One file is one worker's: labs are shared within it.
-PYTEST_ARGS ?= -n 3 --dist loadfile
+# tests/conftest.py puts the long files first, which xdist would start last: they have few tests.
+PYTEST_ARGS ?= -n 3 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
