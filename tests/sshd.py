@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+import re
 import shutil
 import signal
 import socket
@@ -25,7 +26,8 @@ class Sshd:
 
     host = "127.0.0.1"
 
-    def __init__(self, accounts: Sequence[str] = (), extra: Sequence[str] = ()) -> None:
+    def __init__(self, accounts: Sequence[str] = (), extra: Sequence[str] = (), pam: str = "") -> None:
+        """``pam``: the lines of a PAM service of its own, by which passwords and codes are checked."""
         program = need_program("sshd", "openssh-server")
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
@@ -41,8 +43,22 @@ class Sshd:
         (self.directory / "keys").mkdir(mode=0o755)
         for name in {self.me, *accounts}:
             self.allow(name)
-        self._write("config", self._config(extra), 0o644)
+        ours = (
+            ("UsePAM yes", *(["PAMServiceName " + self.directory.name] if _names_service(program) else ()))
+            if pam
+            else ()
+        )
+        self._write("config", self._config((*ours, *extra)), 0o644)
         self.log: list[str] = []
+        self._service = Path("/etc/pam.d") / self.directory.name if pam else None
+        if self._service is not None:
+            need_root()
+            self._service.write_text(pam)
+            if not _names_service(program):
+                # Before OpenSSH 9.8 the service has the name by which sshd was started.
+                link = self.directory / self.directory.name
+                link.symlink_to(program)
+                program = str(link)
         self._program = program
         self._start()
 
@@ -69,7 +85,7 @@ class Sshd:
     def stalled(self) -> Iterator[None]:
         """Meanwhile no connection of now answers anything, though all stay open; new ones are served."""
         processes = [process for each in self.sessions() for process in (each, *each.children())]
-        stopped = [process for process in processes if process.name().startswith("sshd")]
+        stopped = [process for process in processes if _is_sshd(process)]
         for process in stopped:
             process.suspend()
         try:
@@ -82,7 +98,7 @@ class Sshd:
         """Kill every connection, as a reboot of the login node would."""
         for child in psutil.Process(self._process.pid).children(recursive=True):
             with contextlib.suppress(psutil.NoSuchProcess):
-                if child.name() == "sshd":
+                if _is_sshd(child):
                     child.send_signal(signal.SIGKILL)
 
     def stop(self) -> None:
@@ -98,7 +114,7 @@ class Sshd:
         for child in connections:
             with contextlib.suppress(psutil.NoSuchProcess):
                 for process in (*child.children(recursive=True), child):
-                    if process.name() == "sshd":
+                    if _is_sshd(process):
                         process.send_signal(signal.SIGKILL)
 
     def restart(self) -> None:
@@ -110,6 +126,8 @@ class Sshd:
         if self._process.poll() is None:
             self.cut()
             self.stop()
+        if self._service is not None:
+            self._service.unlink(missing_ok=True)
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def _start(self) -> None:
@@ -175,6 +193,17 @@ def accounts(shells: dict[str, str]) -> Iterator[dict[str, Path]]:
         for name in made:
             subprocess.run(["userdel", "-f", "-r", name], check=False, capture_output=True, timeout=30)
         shutil.rmtree(homes, ignore_errors=True)
+
+
+def _is_sshd(process: psutil.Process) -> bool:
+    return process.name().startswith(("sshd", "batchhub-sshd"))
+
+
+def _names_service(program: str) -> bool:
+    """Whether sshd can be told its PAM service (OpenSSH 9.8 and newer)."""
+    said = subprocess.run([program, "-V"], check=False, capture_output=True, text=True, timeout=20)
+    found = re.search(r"OpenSSH_(\d+)\.(\d+)", said.stdout + said.stderr)
+    return found is not None and (int(found[1]), int(found[2])) >= (9, 8)
 
 
 def _at_home(name: str) -> bool:

@@ -290,6 +290,8 @@ class Hub:
         await self.end()
         if self._lock is not None:
             await self._lock.close()
+        for authenticator in self._plan.authenticators.values():
+            authenticator.close()
         for transport in self._transports.values():
             await transport.close()
         await self.routes.close()

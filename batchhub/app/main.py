@@ -35,6 +35,7 @@ from batchhub.auth.dictionary import DictionaryAuthenticator, hash_password
 from batchhub.auth.header import HeaderAuthenticator
 from batchhub.auth.ldap import LDAPAuthenticator
 from batchhub.auth.pam import PAMAuthenticator
+from batchhub.auth.ssh import SSHAuthenticator
 from batchhub.auth.ways import check_ways
 from batchhub.config import traits
 from batchhub.config.tables import suggest
@@ -240,14 +241,14 @@ class ConfigCommand(Command):
         SiteJobBuilder(site, bytes(32)).check()
         ways = {name: cls(parent=self) for name, cls in load_authenticators(hub.authenticator_class).items()}
         check_ways(ways, same_people=hub.same_people)  # type: ignore[arg-type]
-        place = place_of(self.trait(traits.Proxy), bytes(32))
+        place = place_of(self.trait(traits.Proxy), bytes(32), site)
         for way in ways.values():
             way.settle(place)  # type: ignore[attr-defined]
         where = self.config_path or "the defaults"
         say(f"{where}: {len(site.clusters)} clusters, {len(site.profiles)} profiles; nothing is wrong.")
 
 
-_DOCUMENTED = (PAMAuthenticator, DictionaryAuthenticator, LDAPAuthenticator, HeaderAuthenticator)
+_DOCUMENTED = (PAMAuthenticator, DictionaryAuthenticator, LDAPAuthenticator, SSHAuthenticator, HeaderAuthenticator)
 
 
 def generated_file() -> str:

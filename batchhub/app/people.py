@@ -5,7 +5,7 @@ from __future__ import annotations
 from batchhub.app.plan import HubPlan
 from batchhub.app.revocations import Revocations
 from batchhub.app.state import utc_now
-from batchhub.auth.departures import Departures
+from batchhub.auth.departures import ASKED, Departures
 from batchhub.auth.sessions import Sessions
 from batchhub.auth.states import AuthStates
 from batchhub.auth.throttle import Throttle
@@ -24,6 +24,7 @@ def make_people(plan: HubPlan, store: Store, revocations: Revocations) -> AuthPe
     return AuthPeople(
         authenticators=plan.authenticators,
         departures=Departures(cookie_key, utc_now),
+        asked=Departures(cookie_key, utc_now, ASKED),
         sessions=Sessions(store, cookie_key, utc_now, plan.sessions, revocations.sessions_ended),
         access_tokens=Tokens(store, utc_now, revoked=revocations.tokens_ended),
         users=store,

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from batchhub.app.dialling import Dialling, plan_dialling
+from batchhub.app.doors import SiteDoors
 from batchhub.app.orphans import orphan_settings
 from batchhub.app.site import Site, hub_address, over_https, with_limits
 from batchhub.app.state import StateDirectory, utc_now
@@ -56,7 +57,7 @@ class HubPlan:
     """How long runs that ended are remembered, with their words and log ends."""
 
 
-def place_of(proxy: traits.Proxy, key: bytes) -> Place:
+def place_of(proxy: traits.Proxy, key: bytes, site: Site) -> Place:
     """What authenticators are told. Raises ConfigError."""
     TrustedProxies(proxy.trusted_proxies)
     return Place(
@@ -65,6 +66,7 @@ def place_of(proxy: traits.Proxy, key: bytes) -> Place:
         clock=utc_now,
         front_ends=tuple(proxy.trusted_proxies),
         identity_headers=frozenset(name.lower() for name in proxy.identity_headers),
+        doors=SiteDoors(site),
     )
 
 
@@ -73,7 +75,7 @@ def plan_hub(
 ) -> HubPlan:
     """Freeze the traits. ``trait`` gives a concern's instance. Raises ConfigError."""
     check_ways(authenticators, same_people=trait(traits.BatchHub).same_people)
-    place = place_of(trait(traits.Proxy), state.key("tickets"))
+    place = place_of(trait(traits.Proxy), state.key("tickets"), site)
     for authenticator in authenticators.values():
         authenticator.settle(place)
     hub, proxy, pages = trait(traits.Hub), trait(traits.Proxy), trait(traits.Pages)

@@ -20,6 +20,7 @@ from traitlets import Bool, Dict, Set, Unicode, validate
 from traitlets.config import LoggingConfigurable
 from traitlets.traitlets import TraitError
 
+from batchhub.core.asking import Doors, Question
 from batchhub.core.model import UserName
 from batchhub.core.ports import Clock
 
@@ -67,6 +68,17 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """More has to be answered before anybody is known: the page asks it, and :meth:`Authenticator.authenticate` is called again.
+
+    ``ticket`` is the authenticator's own name for what is half done. The browser that began carries it, sealed, and brings it back once.
+    """
+
+    question: Question
+    ticket: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Departure:
     """The way to somebody else's sign-in page. ``keep`` is what the browser carries, sealed, until it is back (a PKCE verifier, a nonce)."""
 
@@ -79,7 +91,8 @@ class Place:
     """What an authenticator may need to know of the hub before it starts.
 
     ``address`` is where the proxy listens. ``front_ends`` are the addresses and networks it believes, and ``identity_headers`` the lower-case
-    names of the headers it believes from them and takes from everybody else. ``key`` is shared with the proxy.
+    names of the headers it believes from them and takes from everybody else. ``key`` is shared with the proxy. ``doors`` are the login nodes
+    that people can sign in at.
     """
 
     address: str
@@ -87,6 +100,7 @@ class Place:
     clock: Clock
     front_ends: tuple[str, ...] = ()
     identity_headers: frozenset[str] = frozenset()
+    doors: Doors | None = None
 
     @property
     def loopback(self) -> bool:
@@ -170,8 +184,13 @@ class Authenticator(LoggingConfigurable):
     def settle(self, place: Place) -> None:
         """Called once, before the hub starts. Raises ConfigError where people could not be signed in safely with these settings."""
 
-    async def authenticate(self, handler: Any, data: Mapping[str, Any]) -> str | Mapping[str, Any] | None:
+    def close(self) -> None:
+        """Called once, when the hub ends."""
+
+    async def authenticate(self, handler: Any, data: Mapping[str, Any]) -> str | Mapping[str, Any] | Asked | None:
         """Who this is: a name, or ``{"name": …, "admin": …, "groups": …, "auth_state": …}`` with all but the name optional.
+
+        Or :class:`Asked`: then it is called again with ``{"username": …, "ticket": …, "answers": (…)}``, an answer for each prompt.
 
         ``data`` holds the login form's fields (``username``, ``password``). ``None`` means no, whatever the reason: log it, without
         the password. Runs on the event loop: what blocks belongs in a thread. Raises Unreachable when nobody could be asked.
@@ -234,7 +253,9 @@ def safe_name(name: str) -> bool:
     return _SAFE_NAME.fullmatch(name) is not None and name.strip(".") != ""
 
 
-async def sign_in(authenticator: Authenticator, handler: Any, data: Mapping[str, Any] | None) -> Identity | None:
+async def sign_in(
+    authenticator: Authenticator, handler: Any, data: Mapping[str, Any] | None
+) -> Identity | Asked | None:
     """Run one sign-in through every rule: bounds, authenticate, normalise, map, validate, blocked, allowed.
 
     ``None`` is "no"; the reason is in the log, not on the page. Raises what the authenticator raises.
@@ -244,8 +265,8 @@ async def sign_in(authenticator: Authenticator, handler: Any, data: Mapping[str,
         log.warning("sign-in refused: a field is too long or holds a control character")
         return None
     answer = await authenticator.authenticate(handler, data)
-    if answer is None:
-        return None
+    if answer is None or isinstance(answer, Asked):
+        return answer
     model: Mapping[str, Any] = {"name": answer} if isinstance(answer, str) else answer
     name = known_name(authenticator, model.get("name"))
     if name is None:
@@ -298,10 +319,14 @@ def _bounded(data: Mapping[str, Any]) -> bool:
     name, password = data.get("username", ""), data.get("password", "")
     if not isinstance(name, str) or not isinstance(password, str):
         return False
-    if len(name) > NAME_LIMIT or not name.isprintable() or len(password) > PASSWORD_LIMIT or "\0" in password:
+    if len(name) > NAME_LIMIT or not name.isprintable() or len(password) > PASSWORD_LIMIT:
         return False
+    return all(_short(text) for text in (password, *data.get("answers", ())))
+
+
+def _short(secret: str) -> bool:
     try:
-        return len(password.encode()) <= PASSWORD_LIMIT
+        return "\0" not in secret and len(secret.encode()) <= PASSWORD_LIMIT
     except UnicodeEncodeError:
         return False
 

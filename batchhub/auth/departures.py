@@ -1,4 +1,4 @@
-"""What a browser carries while it is at somebody else's sign-in page: sealed, so that it can neither be read nor made up, and for some minutes only."""
+"""What a browser carries in the middle of a sign-in: sealed, so that it can neither be read nor made up, and for some minutes only."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ from batchhub.core.ports import Clock
 
 LIFE = 900
 """Seconds a person may take at the other page."""
+ELSEWHERE = b"batchhub sign-in elsewhere"
+ASKED = b"batchhub sign-in asked for more"
+"""What is sealed for one purpose is nothing for the other."""
 LIMIT = 3500
 """Characters of what is sealed: browsers keep no cookie of more than 4096 bytes (RFC 6265, 6.1)."""
 
@@ -33,8 +36,8 @@ class Journey:
 class Departures:
     """Seals and opens journeys."""
 
-    def __init__(self, key: bytes, clock: Clock) -> None:
-        derived = HKDF(SHA256(), 32, None, b"batchhub sign-in elsewhere").derive(key)
+    def __init__(self, key: bytes, clock: Clock, purpose: bytes = ELSEWHERE) -> None:
+        derived = HKDF(SHA256(), 32, None, purpose).derive(key)
         self._fernet = Fernet(urlsafe_b64encode(derived))
         self._clock = clock
 

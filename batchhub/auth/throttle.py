@@ -50,10 +50,11 @@ class Throttle:
         self._accounts.take(who, now)
         return 0
 
-    def succeeded(self, account: str, address: str, now: datetime) -> None:
-        """The attempt was right."""
+    def succeeded(self, account: str, address: str, now: datetime, attempts: int = 1) -> None:
+        """The last of so many attempts was right, and those before it led to it."""
         self._accounts.fill(_who(account))
-        self._addresses.give_back(_place(address), now)
+        for _ in range(attempts):
+            self._addresses.give_back(_place(address), now)
 
     def __len__(self) -> int:
         """Entries held."""

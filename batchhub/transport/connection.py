@@ -1,6 +1,6 @@
 """One SSH connection to a login node: verified, its channels counted, its errors in words.
 
-With :mod:`~batchhub.transport.sessions` the only module that imports asyncssh.
+asyncssh is imported in :mod:`batchhub.transport` alone.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class Connection:
                 client_factory=lambda: _Client(self),
                 config=None,
                 tunnel=_Way(self, account),
-                known_hosts=_known_hosts(settings),
+                known_hosts=known_hosts_of(settings),
                 username=identity or (),
                 client_keys=keys,
                 client_certs=certificates,
@@ -307,7 +307,7 @@ class _Client(asyncssh.SSHClient):
         return False
 
 
-def _known_hosts(settings: SSHSettings) -> asyncssh.SSHKnownHosts | None:
+def known_hosts_of(settings: SSHSettings) -> asyncssh.SSHKnownHosts | None:
     """Read anew for each connection, so that an added line is used without a restart."""
     if not settings.known_hosts:
         log.warning(

@@ -23,7 +23,7 @@ from batchhub.web.pages.admin import AdminPage
 from batchhub.web.pages.history import HistoryPage
 from batchhub.web.pages.home import ExtendPage, HomePage, HubRoot
 from batchhub.web.pages.pending import PendingPage, StopPage
-from batchhub.web.pages.sign_in import ComeBackPage, LeavePage, LoginPage, LogoutPage
+from batchhub.web.pages.sign_in import AnswerPage, ComeBackPage, LeavePage, LoginPage, LogoutPage
 from batchhub.web.pages.spawn import SpawnHere, SpawnPage
 from batchhub.web.pages.token import TokenPage
 from batchhub.web.ports import WebServices, WebSettings
@@ -100,6 +100,7 @@ def _routes(web: Web) -> list[Any]:
         (base, HubRoot),
         (rf"{base}hub/?", HubRoot),
         (rf"{hub}login", LoginPage),
+        (rf"{hub}login/answer", AnswerPage),
         (rf"{hub}logout", LogoutPage),
         (rf"{hub}oauth_login", LeavePage),
         (rf"{hub}oauth_callback", ComeBackPage),

@@ -39,6 +39,11 @@ class Links:
         return f"{self.hub}login"
 
     @property
+    def answer(self) -> str:
+        """Where the answers go that a sign-in still wants."""
+        return f"{self.hub}login/answer"
+
+    @property
     def come_back(self) -> str:
         """Where somebody else's sign-in page sends the browser back to; JupyterHub's address, so that what is registered there stays good."""
         return f"{self.hub}oauth_callback"

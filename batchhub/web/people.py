@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from tornado.web import RequestHandler
 
-from batchhub.auth.base import Authenticator, LoginKind, sign_in
+from batchhub.auth.base import Asked, Authenticator, LoginKind, sign_in
 from batchhub.auth.departures import Departures, Journey
 from batchhub.auth.sessions import Session, Sessions
 from batchhub.auth.states import AuthStates
@@ -20,7 +20,9 @@ from batchhub.auth.xsrf import Xsrf
 from batchhub.core.errors import Denied, NotFound, TooMany
 from batchhub.core.model import UserName
 from batchhub.core.ports import Clock
-from batchhub.web.ports import Entry, Leaving, TokenView, Visitor, Way
+from batchhub.web.ports import Asking, Entry, Leaving, TokenView, Visitor, Way
+
+LOST = "This sign-in was not begun in this browser, or it took too long. Please begin again."
 
 MOST_TOKENS = 100
 """Tokens a person may have at once."""
@@ -63,11 +65,23 @@ class Persons(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class _Step:
+    """The how-manyth question of a sign-in it is, and for whose account it counts. ``username`` is as it was typed."""
+
+    way: str
+    username: str
+    account: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class AuthPeople:
     """:class:`~batchhub.web.ports.People` with our own sessions and tokens."""
 
     authenticators: Mapping[str, Authenticator]
     departures: Departures
+    asked: Departures
+    """Seals what a browser carries from one question to the next."""
     sessions: Sessions
     access_tokens: Tokens
     users: Users
@@ -85,7 +99,7 @@ class AuthPeople:
             for name, one in self.authenticators.items()
         ]
 
-    async def sign_in(self, handler: RequestHandler, way: str, data: Mapping[str, str], cookie: str) -> Entry:
+    async def sign_in(self, handler: RequestHandler, way: str, data: Mapping[str, str], cookie: str) -> Entry | Asking:
         """What a form sent: a password or a link."""
         authenticator = self._way(way)
         refusal = "The username or the password is not right."
@@ -96,7 +110,21 @@ class AuthPeople:
             # Nothing was typed that somebody could guess at: people are told apart by their address alone.
             refusal = "The site in front of this hub has not said who you are, or this hub does not let you in."
             account = secrets.token_hex(8)
-        return await self._enter(handler, way, data, account=account, refusal=refusal, cookie=cookie)
+        step = _Step(way, data.get("username", ""), account, 1)
+        return await self._enter(handler, step, data, refusal=refusal, cookie=cookie)
+
+    async def answer(
+        self, handler: RequestHandler, state: str, sealed: str, answers: Sequence[str], cookie: str
+    ) -> Entry | Asking:
+        """What the page asked for after the first form. Each answer is an attempt at the account, as a password is."""
+        journey = self.asked.open(sealed, state)
+        if journey is None:
+            raise Denied(LOST)
+        kept = journey.keep
+        step = _Step(journey.way, kept["username"], kept["account"], int(kept["steps"]) + 1)
+        data = {"username": step.username, "ticket": kept["ticket"], "answers": tuple(answers)}
+        refusal = "Something of what you typed is not right. Please begin again."
+        return await self._enter(handler, step, data, refusal=refusal, cookie=cookie)
 
     async def leave(
         self, handler: RequestHandler, way: str, data: Mapping[str, str], after: str, callback: str
@@ -116,11 +144,16 @@ class AuthPeople:
         """From there."""
         journey = self.departures.open(sealed, data.get("state", ""))
         if journey is None:
-            raise Denied("This sign-in was not begun in this browser, or it took too long. Please begin again.")
+            raise Denied(LOST)
         title = next(way.title for way in self.ways if way.name == journey.way)
         brought = {**data, "kept": journey.keep, "callback": journey.callback}
         refusal = f"{title} knows you, but this hub does not let you in. Its administrator can."
-        entry = await self._enter(handler, journey.way, brought, account=journey.state, refusal=refusal, cookie=cookie)
+        step = _Step(journey.way, "", journey.state, 1)
+        entry = await self._enter(handler, step, brought, refusal=refusal, cookie=cookie)
+        if isinstance(entry, Asking):
+            raise TypeError(
+                f"{type(self._way(journey.way)).__name__} asks for more after somebody else's page, where nobody can answer"
+            )
         return entry, journey.after
 
     def _way(self, name: str) -> Authenticator:
@@ -132,26 +165,27 @@ class AuthPeople:
     async def _enter(
         self,
         handler: RequestHandler,
-        way: str,
+        step: _Step,
         data: Mapping[str, Any],
         *,
-        account: str,
         refusal: str,
         cookie: str,
-    ) -> Entry:
+    ) -> Entry | Asking:
         """Throttle, ask the authenticator, open a session in place of the one the browser came with."""
-        authenticator = self._way(way)
+        authenticator = self._way(step.way)
         address = handler.request.remote_ip or ""
-        wait = self.throttle.attempt(account, address, self.clock())
+        wait = self.throttle.attempt(step.account, address, self.clock())
         if wait:
             raise TooOften(wait)
         identity = await sign_in(authenticator, handler, data)
         if identity is None:
             raise Denied(refusal)
-        self.throttle.succeeded(account, address, self.clock())
+        if isinstance(identity, Asked):
+            return self._ask(step, identity)
+        self.throttle.succeeded(step.account, address, self.clock(), step.number)
         user = await self.persons.signed_in(
             identity.name,
-            way=way,
+            way=step.way,
             admin=identity.admin,
             groups=identity.groups,
             sealed=self.states.seal(identity.name, identity.auth_state) if authenticator.enable_auth_state else None,
@@ -159,6 +193,17 @@ class AuthPeople:
         agent = handler.request.headers.get("User-Agent", "")
         fresh, session = await self.sessions.create(user.name, address, agent, old=cookie)
         return Entry(_of_session(session, user), fresh)
+
+    def _ask(self, step: _Step, asked: Asked) -> Asking:
+        state = secrets.token_urlsafe(24)
+        keep = {
+            "ticket": asked.ticket,
+            "username": step.username,
+            "account": step.account,
+            "steps": str(step.number),
+        }
+        sealed = self.asked.seal(Journey(step.way, state, "", "", keep))
+        return Asking(asked.question, step.way, step.username, state, sealed)
 
     async def visitor(self, cookie: str) -> Visitor | None:
         """Whose session it is, with the rights they have now."""

@@ -12,6 +12,7 @@ from tornado.web import RequestHandler
 
 from batchhub.control.orphans import Orphan
 from batchhub.control.service import HubService
+from batchhub.core.asking import Question
 from batchhub.core.hosts import Origin
 from batchhub.core.model import UserName
 from batchhub.core.ports import Clock
@@ -58,6 +59,17 @@ class Leaving:
 
 
 @dataclass(frozen=True, slots=True)
+class Asking:
+    """A sign-in that wants more. ``sealed`` is the cookie by which this browser, once, may answer, under a name made of ``state``."""
+
+    question: Question
+    way: str
+    username: str
+    state: str
+    sealed: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class TokenView:
     """An API token as its owner sees it, without the secret."""
 
@@ -75,11 +87,18 @@ class People(Protocol):
     def ways(self) -> Sequence[Way]:
         """How one signs in here, in the site's order."""
 
-    def sign_in(self, handler: RequestHandler, way: str, data: Mapping[str, str], cookie: str) -> Awaitable[Entry]:
+    def sign_in(
+        self, handler: RequestHandler, way: str, data: Mapping[str, str], cookie: str
+    ) -> Awaitable[Entry | Asking]:
         """Check what the sign-in form sent and open a session, in place of the one whose cookie the browser has.
 
-        Raises Denied, TooMany, Unreachable.
+        Or ask for more. Raises Denied, TooMany, Unreachable.
         """
+
+    def answer(
+        self, handler: RequestHandler, state: str, sealed: str, answers: Sequence[str], cookie: str
+    ) -> Awaitable[Entry | Asking]:
+        """What was asked for. Raises Denied, TooMany, Unreachable."""
 
     def leave(
         self, handler: RequestHandler, way: str, data: Mapping[str, str], after: str, callback: str

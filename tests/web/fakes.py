@@ -17,7 +17,7 @@ from tornado.httpserver import HTTPServer
 from tornado.testing import bind_unused_port
 
 from batchhub.auth.base import Authenticator
-from batchhub.auth.departures import Departures
+from batchhub.auth.departures import ASKED, Departures
 from batchhub.auth.link import LinkAuthenticator
 from batchhub.auth.sessions import Sessions
 from batchhub.auth.states import AuthStates
@@ -372,6 +372,7 @@ def open_site(
     people = AuthPeople(
         authenticators={name: way for name, way in ways.items() if name not in without},
         departures=Departures(KEY, clock),
+        asked=Departures(KEY, clock, ASKED),
         sessions=Sessions(store, KEY, clock, revoked=forget),
         access_tokens=Tokens(store, clock, revoked=forget),
         users=store,

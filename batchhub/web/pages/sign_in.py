@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from tornado.httputil import url_concat
 
 from batchhub.auth.departures import LIFE
+from batchhub.core.asking import ANSWER_LIMIT, MOST_PROMPTS
 from batchhub.core.errors import BadInput, Denied, HubError, TooMany
 from batchhub.core.tickets import COOKIE_NAME
 from batchhub.web.base import MAX_NAME, SESSION_COOKIE, XSRF_COOKIE, Page, retry_after
-from batchhub.web.ports import Entry
+from batchhub.web.ports import Asking, Entry
 
 MAX_PASSWORD = 1024
 MAX_LINK = 512
@@ -23,8 +24,12 @@ class SignIn(Page):
 
     signed_in = False
 
-    def enter(self, entry: Entry, after: str) -> None:
-        """The session begins; go on."""
+    def enter(self, entry: Entry | Asking, after: str) -> None:
+        """The session begins; go on. Or more is asked first, in the same browser only."""
+        if isinstance(entry, Asking):
+            self.put_cookie(_asked(entry.state), entry.sealed, self.web.links.hub, LIFE)
+            self.page("answer.html", asking=entry, next=after, limit=ANSWER_LIMIT)
+            return
         until = entry.visitor.until
         life = int((until - self.web.services.clock()).total_seconds()) if until else None
         self.put_cookie(SESSION_COOKIE, entry.cookie, self.web.links.hub, life)
@@ -135,6 +140,34 @@ class LoginPage(SignIn):
         return chosen
 
 
+class AnswerPage(SignIn):
+    """``/hub/login/answer``: what a way to sign in asks after name and password, such as a code; there may be several such pages.
+
+    Nothing is left of them in the address, and each is good once: what was answered wrongly begins anew.
+    """
+
+    def get(self) -> None:
+        """Somebody went back, or loaded the page again: from the beginning."""
+        self.redirect(self.web.links.login)
+
+    async def post(self) -> None:
+        """Pass the answers on."""
+        state = self.get_body_argument("asked", "")
+        cookie = _asked(state)
+        sealed = self.cookie(cookie)
+        self.drop_cookie(cookie, self.web.links.hub)
+        answers = self.get_body_arguments("answer", strip=False)
+        people = self.web.services.people
+        try:
+            if len(answers) > MOST_PROMPTS or any(len(answer.encode()) > ANSWER_LIMIT for answer in answers):
+                raise BadInput(f"An answer has at most {ANSWER_LIMIT} bytes.")
+            entry = await people.answer(self, state, sealed, answers, self.cookie(SESSION_COOKIE))
+        except HubError as error:
+            self.refuse(error)
+            return
+        self.enter(entry, self.after())
+
+
 class LeavePage(SignIn):
     """``/hub/oauth_login?way=NAME&next=PATH``: on to somebody else's sign-in page."""
 
@@ -184,6 +217,11 @@ class ComeBackPage(SignIn):
 def _journey(state: str) -> str:
     """The cookie's name: one for each sign-in that is under way, in other tabs too."""
     return f"batchhub-away-{hashlib.sha256(state.encode()).hexdigest()[:12]}"
+
+
+def _asked(state: str) -> str:
+    """The cookie's name: one for each question that is open, in other tabs too."""
+    return f"batchhub-asked-{hashlib.sha256(state.encode()).hexdigest()[:12]}"
 
 
 class LogoutPage(Page):
