@@ -67,7 +67,7 @@ def test_keys_do_not_pile_up(path) -> None:
         file.add()
 
 
-@pytest.mark.parametrize("text", [b"", b"hello\n", Fernet.generate_key()[:-2], b"\xff" * 44])
+@pytest.mark.parametrize("text", [b"", b"hello\n", b"k" * 42, b"\xff" * 44])
 def test_what_holds_no_keys_is_never_replaced(path, text) -> None:
     path.touch(0o600)
     path.write_bytes(text)
