@@ -5,7 +5,6 @@ import stat
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from cryptography.fernet import Fernet
 
 from batchhub.auth.vaultfile import MOST_KEYS, VaultFile
 from batchhub.core.errors import ConfigError, Conflict
