@@ -1,5 +1,5 @@
 # One stdlib-only file that old compute nodes run with Python 3.6, hence:
-# ruff: noqa: D102, PTH100, PTH101, PTH104, PTH108, PTH116, PTH118, PTH120, PTH123, SIM105, T201, TID251, UP006, UP035, UP045
+# ruff: noqa: PLC0415, PTH100, PTH101, PTH104, PTH108, PTH116, PTH118, PTH120, PTH123, SIM105, T201, TID251, UP006, UP035, UP045
 """Starts one application inside a batch job and says where it listens. Copied into each job's directory; needs nothing else.
 
 Read: ``launch.json`` and ``secrets.json`` beside this file, later ``end.json``. Written: ``token``, ``connection.json``, ``exit.json``, for the time of a
@@ -26,7 +26,6 @@ import errno
 import fcntl
 import hashlib
 import hmac
-import http.client
 import json
 import os
 import random
@@ -42,8 +41,6 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.error
-import urllib.request
 from typing import Any, Dict, List, NoReturn, Optional, Set, Tuple
 
 VERSION = 1
@@ -269,28 +266,39 @@ def credentials(scheme: str, token: str) -> str:
     return scheme + " " + token
 
 
-class UnixConnection(http.client.HTTPConnection):
-    """HTTP over a Unix socket."""
-
-    def __init__(self, path: str, timeout: float) -> None:
-        http.client.HTTPConnection.__init__(self, "localhost", timeout=timeout)
-        self.path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self.path)
+# Python's HTTP client takes as long to load as all the rest of this file: it is imported once the application is starting, beside it.
 
 
-class NoRedirect(urllib.request.HTTPRedirectHandler):
-    """The token is for one address only."""
+def ask_once(path: str, headers: Dict[str, str], port: int, unix: str = "") -> Optional[int]:
+    """The status of one GET, to a port of 127.0.0.1 or a Unix socket; or None."""
+    from http.client import HTTPConnection, HTTPException
 
-    def redirect_request(self, *_args: Any, **_kwargs: Any) -> None:
+    link = HTTPConnection("127.0.0.1" if not unix else "localhost", port or None, timeout=5)
+    try:
+        if unix:
+            link.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            link.sock.settimeout(5)
+            link.sock.connect(unix)
+        link.request("GET", path, headers=headers)
+        return link.getresponse().status
+    except (OSError, HTTPException):
         return None
+    finally:
+        link.close()
 
 
 def tell_hub(url: str, body: bytes, token: str) -> None:
     """Try to tell the hub, three times, not for long; it reads connection.json anyway."""
+    import http.client
+    import urllib.error
+    import urllib.request
+
+    class NoRedirect(urllib.request.HTTPRedirectHandler):
+        """The token is for one address only."""
+
+        def redirect_request(self, *_args: Any, **_kwargs: Any) -> None:
+            return None
+
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), NoRedirect)
     headers = {"Authorization": "token " + token, "Content-Type": "application/json"}
     for wait in (0, 1, 3):
@@ -851,17 +859,7 @@ class Run:
         """The status of one GET, or None."""
         scheme = str(self.launch.get("scheme") or "")
         headers = {"Authorization": credentials(scheme, self.token)} if with_token and scheme else {}
-        if self.launch["socket"]:
-            link = UnixConnection(self.socket, 5)  # type: http.client.HTTPConnection
-        else:
-            link = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
-        try:
-            link.request("GET", path, headers=headers)
-            return link.getresponse().status
-        except (OSError, http.client.HTTPException):
-            return None
-        finally:
-            link.close()
+        return ask_once(path, headers, self.port, self.socket)
 
     def check_collision(self) -> None:
         """The application ended before it answered: raise Collision if there is evidence that the port was the cause."""
