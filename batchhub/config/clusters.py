@@ -22,6 +22,9 @@ _THROUGH_SSH = frozenset({"login", "node"})
 _TO_LOOPBACK = frozenset({"node", "reverse"})
 """They end on the node itself, so an application need not listen anywhere else, and may listen on a Unix socket."""
 
+_ON_THE_SPOT = frozenset({"local", "podman", "docker"})
+"""Their jobs run where their commands do, on that machine's own network."""
+
 
 @dataclass(frozen=True, slots=True)
 class ClusterSettings:
@@ -32,8 +35,8 @@ class ClusterSettings:
     preferred first (empty: ``login`` with ssh, ``direct`` with local). ``account`` makes a cluster account from ``{username}``;
     ``accounts`` says it for single people, exactly, and comes first. With an empty ``account`` nobody else is let in.
 
-    ``bind`` is the address an application listens on (empty: every address, or loopback with the local queue and where all tunnels end
-    on the node). ``ports`` limits its port.
+    ``bind`` is the address an application listens on (empty: every address, or loopback with the local queue, with containers of the login node
+    and where all tunnels end on the node). ``ports`` limits its port.
     ``node_address`` makes what the proxy dials from the scheduler's ``{host}``. Where node names mean nothing to the login node,
     ``node_networks`` names the networks in which an address that the job itself reports is believed instead.
 
@@ -161,7 +164,7 @@ class ClusterSettings:
         """The address in force."""
         if self.bind:
             return self.bind
-        here = self.scheduler == "local" or _TO_LOOPBACK.issuperset(self.tunnel_kinds)
+        here = self.scheduler in _ON_THE_SPOT or _TO_LOOPBACK.issuperset(self.tunnel_kinds)
         return "127.0.0.1" if here else "0.0.0.0"  # noqa: S104 - nodes' networks differ
 
 

@@ -106,7 +106,7 @@ class Extender:
             if command is None:
                 raise Denied("This cluster's scheduler cannot give a running job more time.")
             account = row.account if cluster.asked_by == "user" else None
-            cluster.dialect.read_extend(await cluster.transport.run(command, account))
+            cluster.dialect.read_extend(await cluster.transport.run(command, command.runs_as(account)))
             self._remember(row, walltime)
         log.info("server %s of %s: job %s was given %s in all by %s", row.id, row.user, row.job_id, walltime, by)
         words = f"Its time was extended to {format_walltime(walltime)}."

@@ -30,7 +30,7 @@ class Remains:
 
 
 class Launcher:
-    """Works as the server's own account throughout."""
+    """Works as the server's own account throughout, but for commands that only the service may run."""
 
     def __init__(self, transport: Transport, dialect: Dialect, builder: JobBuilder) -> None:
         self._transport = transport
@@ -50,7 +50,8 @@ class Launcher:
     async def submit(self, row: Server, script: str) -> JobId:
         """Submit. Raises SubmitRejected, SubmitAmbiguous, CommandNotFound, Unreachable (also ambiguous)."""
         request = JobRequest(name=row.job_name, directory=row.directory, script=script, user=row.account)
-        done = await self._transport.run(self._dialect.submit(request), row.account)
+        command = self._dialect.submit(request)
+        done = await self._transport.run(command, command.runs_as(row.account))
         return self._dialect.read_submit(done)
 
     async def place(self, row: Server) -> str:
@@ -68,7 +69,7 @@ class Launcher:
         if row.job_id is None:
             return
         for command in self._dialect.cancel([row.job_id]):
-            self._dialect.read_cancel(await self._transport.run(command, row.account))
+            self._dialect.read_cancel(await self._transport.run(command, command.runs_as(row.account)))
 
     async def renew(self, row: Server) -> None:
         """Write the secrets of the row's generation for the job's next start. Raises Unreachable.

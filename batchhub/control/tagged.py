@@ -83,4 +83,4 @@ class TaggedJobs:
     async def cancel(self, job: JobId, account: str) -> None:
         """Cancel one. Raises Unreachable, Denied."""
         for command in self._dialect.cancel([job]):
-            self._dialect.read_cancel(await self._transport.run(command, account))
+            self._dialect.read_cancel(await self._transport.run(command, command.runs_as(account)))

@@ -30,6 +30,7 @@ class Command:
     ``argv`` reaches the program literally. ``unset`` holds shell-style patterns (``SBATCH_*``) of environment variables to
     remove, ``keep`` the exceptions; ``env`` is set afterwards. ``deadline`` is in seconds, after which the command is killed and
     the answer says ``timed_out``. ``output_limit`` bounds stdout and stderr each, in bytes; more makes the answer ``truncated``.
+    ``as_service``: the service's own account runs it, whoever the job is for: an engine or API that people themselves may not talk to.
     """
 
     argv: tuple[str, ...]
@@ -39,6 +40,11 @@ class Command:
     keep: tuple[str, ...] = ()
     deadline: float = 30.0
     output_limit: int = 64 * 1024 * 1024
+    as_service: bool = False
+
+    def runs_as(self, account: str | None) -> str | None:
+        """Who runs it, if ``account`` is the job's: that one, or ``None`` for the service's own."""
+        return None if self.as_service else account
 
 
 @dataclass(frozen=True, slots=True)

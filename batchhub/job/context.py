@@ -17,7 +17,9 @@ from batchhub.core.model import NO_OPTIONS, OptionValue
 from batchhub.job.shell import PLAIN, CheckedText, RawText
 
 NO_ENVIRONMENT: Mapping[str, str] = MappingProxyType({})
-DIALECTS = ("slurm", "pbs", "torque", "lsf", "local")
+DIALECTS = ("slurm", "pbs", "torque", "lsf", "local", "podman", "docker")
+_IN_SECONDS = frozenset({"local", "podman", "docker"})
+"""Whose time limits are plain seconds."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _CONTROL_IN_TEXT = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
@@ -171,6 +173,8 @@ class JobContext:
             return f"{mib}M"
         if dialect in {"pbs", "torque"}:
             return f"{mib}mb"
+        if dialect in {"podman", "docker"}:
+            return f"{mib}m"
         if dialect != "lsf":
             return str(mib)
         if not self.memory_unit:
@@ -181,10 +185,10 @@ class JobContext:
 
 
 def _runtime(dialect: str, seconds: int) -> str:
-    """``HH:MM:SS`` for Slurm and PBS (hours may exceed 24), minutes rounded up for LSF, seconds for the local queue."""
+    """``HH:MM:SS`` for Slurm and PBS (hours may exceed 24), minutes rounded up for LSF, seconds for the local queue and containers."""
     if dialect == "lsf":
         return str(-(-seconds // 60))
-    if dialect == "local":
+    if dialect in _IN_SECONDS:
         return str(seconds)
     minutes, rest = divmod(seconds, 60)
     return f"{minutes // 60:02}:{minutes % 60:02}:{rest:02}"

@@ -151,7 +151,7 @@ class Renderer:
         script = self.render(dialect_name, context)
         variables = context.variables(dialect_name)
         for name in self._environment.list_templates():
-            if not name.startswith("batchhub/") and name in {"base.sh.j2", f"{dialect_name}.sh.j2"}:
+            if not name.startswith("batchhub/") and name in {"base.sh.j2", "container.sh.j2", f"{dialect_name}.sh.j2"}:
                 self._check_names(name, variables)
         return script
 

@@ -47,6 +47,15 @@ def test_tunnels_and_what_follows_from_them(tunnel: object, kind: str, bind: str
 
 
 @pytest.mark.parametrize(
+    ("scheduler", "bind"),
+    [("slurm", "0.0.0.0"), ("local", "127.0.0.1"), ("podman", "127.0.0.1"), ("docker", "127.0.0.1")],
+)
+def test_what_runs_on_the_spot_listens_on_loopback(scheduler: str, bind: str) -> None:
+    (cluster,) = read_clusters({"hpc": {"scheduler": scheduler}})
+    assert cluster.bind_address == bind
+
+
+@pytest.mark.parametrize(
     ("table", "sockets"),
     [
         ({}, True),

@@ -27,6 +27,10 @@ SCHEDULERS: dict[str, tuple[str, tuple[str, str], dict[str, Any]]] = {
     "pbs": ("pbs", ("qsub", "qdel"), {}),
     "lsf": ("lsf", ("bsub", "bkill"), {}),
 }
+ENGINES: dict[str, tuple[str, tuple[str, str], dict[str, Any]]] = {
+    "docker": ("docker", ("docker", "docker"), {}),
+}
+"""One executable for everything: submits and cancels are told by their arguments alone."""
 SECONDS = 60.0
 
 
@@ -78,7 +82,7 @@ def small_site(
     scheduler: str, directory: Path, *, options: Mapping[str, Any] = MappingProxyType({}), **settings: Any
 ) -> Iterator[SmallSite]:
     """Made from nothing; ``options`` are the dialect's, ``settings`` traits, with ``__`` for the dot. Nothing is started but the login node."""
-    folder, commands, fake = SCHEDULERS[scheduler]
+    folder, commands, fake = {**SCHEDULERS, **ENGINES}[scheduler]
     cluster = Cluster(directory / "cluster").create(
         {"nodes": {"n1": {"cores": 6}}, "kill_wait": 0.3, "users": [ADA], **fake}
     )

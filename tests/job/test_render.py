@@ -33,7 +33,7 @@ DOCS = Path(__file__).parents[2] / "docs" / "templates.md"
 
 
 def directives(script: str) -> list[str]:
-    return [line for line in script.splitlines() if re.match(r"#(SBATCH|PBS|BSUB|LOCAL) ", line)]
+    return [line for line in script.splitlines() if re.match(r"#(SBATCH|PBS|BSUB|LOCAL|CONTAINER) ", line)]
 
 
 def site(tmp_path: Path, **files: str) -> Renderer:
@@ -79,6 +79,25 @@ def test_pbs_torque_and_lsf() -> None:
         '#BSUB -gpu "num=1:gmodel=a100"',
     } < set(lsf)
     assert directives(Renderer().render("local", SAMPLE)) == ["#LOCAL --nprocs=4", "#LOCAL --walltime=28800"]
+
+
+@pytest.mark.parametrize("dialect", ["podman", "docker"])
+def test_containers(dialect: str) -> None:
+    bare = Renderer().render(dialect, BARE)
+    assert not [line for line in directives(bare) if "memory" in line or "walltime" in line or "gpu" in line]
+    assert "export HOME=/home/a USER=a LOGNAME=a\n" in Renderer().render(
+        dialect, replace(BARE, homedir="/home/a", username="a")
+    )
+    chosen = Renderer().render(
+        dialect, replace(SAMPLE, options={"image": "quay.io/lab:2"}, directives=("--shm-size=1g",))
+    )
+    assert directives(chosen)[0] == "#CONTAINER --image=quay.io/lab:2"
+    assert directives(chosen)[-1] == "#CONTAINER --shm-size=1g"
+    for image in ("a b", "x --privileged", "x$(id)", "x\n#CONTAINER --privileged", "'x"):
+        with pytest.raises((BadInput, TemplateProblem)):
+            Renderer().render(dialect, replace(SAMPLE, options={"image": image}))
+    with pytest.raises(TemplateProblem, match=r"container\.sh\.j2 of the script|may hold only letters"):
+        Renderer().render(dialect, replace(SAMPLE, homedir="/home/a b"))
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)

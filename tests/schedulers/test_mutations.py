@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from batchhub.core.errors import CommandNotFound, SubmitAmbiguous, SubmitRejected, Unreachable
 from batchhub.core.model import JobId, JobState, Listing
 from batchhub.core.ports import Completed, Dialect
+from batchhub.schedulers.container import Docker, Podman
 from batchhub.schedulers.lsf import Lsf
 from batchhub.schedulers.lsf_read import FIELDS
 from batchhub.schedulers.pbs import Pbs, Torque
@@ -92,6 +93,17 @@ def lsf_json(number: str, state: str) -> str:
     return f'{{"JOBID":"{number}","JOBINDEX":"0","STAT":"{state}","USER":"al","EXEC_HOST":"n07"}}'
 
 
+BOX = {"1234": "a" * 64, "987": "b" * 64, "55": "c" * 64}
+
+
+def box(number: str, state: str) -> str:
+    return (
+        f'{{"id":"{BOX[number]}","name":"/bh-x","created":"2026-11-22T20:58:10.123456789Z","state":{{"Status":"{state}","OOMKilled":false,'
+        f'"ExitCode":0,"Error":"","StartedAt":"2026-11-22T20:58:11Z","FinishedAt":"0001-01-01T00:00:00Z"}},'
+        f'"labels":{{"batchhub.account":"al","batchhub.job":"bh-x"}},"networks":{{"host":{{"IPAddress":""}}}}}}\n'
+    )
+
+
 @dataclass(frozen=True)
 class Case:
     """An answer about 1234 and 987, which live, and 55, which has ended."""
@@ -116,6 +128,9 @@ CASES = {
                         + ",".join((lsf_json("1234", "RUN"), lsf_json("55", "DONE"), lsf_json("987", "PEND"))) + "]}\n"),
     "openlava": Case(Lsf(flavour="openlava"), ("1234", "987", "55"), lava("1234", "RUN") + lava("55", "EXIT") + lava("987", "PEND"),
                      "Job <12345> is not found\n", 255),
+    "podman": Case(Podman(), (BOX["1234"], BOX["987"], BOX["55"]), box("1234", "running") + box("55", "exited") + box("987", "paused")),
+    "docker": Case(Docker(), (BOX["1234"], BOX["987"], BOX["55"]), box("1234", "running") + box("987", "restarting"),
+                   f"Error response from daemon: No such container: {BOX['55']}\n", 1),
 }  # fmt: skip
 
 _LETTERS = st.text(
@@ -213,6 +228,7 @@ SUBMITTED = {
     "pbs": (Pbs(), "123456.srv\n", "123456.srv"),
     "torque": (Torque(), "123456.srv\n", "123456.srv"),
     "lsf": (Lsf(), "Job <123456> is submitted to default queue <normal>.\n", "123456"),
+    "docker": (Docker(), "a" * 64 + "\n", "a" * 64),
 }
 
 
