@@ -67,6 +67,7 @@ def place_of(proxy: traits.Proxy, key: bytes, site: Site) -> Place:
         front_ends=tuple(proxy.trusted_proxies),
         identity_headers=frozenset(name.lower() for name in proxy.identity_headers),
         doors=SiteDoors(site),
+        secure=over_https(proxy, None),
     )
 
 

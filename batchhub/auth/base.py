@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import logging
 import re
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import ip_address, ip_network
@@ -49,6 +49,10 @@ class LoginKind(StrEnum):
     """A button that leads to somebody else's sign-in page: :meth:`Authenticator.depart`."""
     REQUEST = "request"
     """The request itself proves it: a header set by a trusted front end. Nothing to fill in."""
+    LTI13 = "lti13"
+    """Nothing: people come from a course. The platform begins, :meth:`Authenticator.depart` leads back to it."""
+    LTI11 = "lti11"
+    """Nothing: people come from a course, with a form that the platform has signed."""
     CLOSED = "closed"
     """Nobody signs in."""
 
@@ -58,13 +62,15 @@ class Identity:
     """Who has just proved to be whom.
 
     ``admin`` is ``None`` where neither the authenticator nor ``admin_users`` says anything: a right given earlier stays. ``auth_state`` is the
-    authenticator's own, possibly secret.
+    authenticator's own, possibly secret. ``after`` is the address the person was on the way to, if the authenticator was told; nobody has
+    looked yet whether it leads to this hub.
     """
 
     name: UserName
     admin: bool | None = None
     groups: tuple[str, ...] = ()
     auth_state: Mapping[str, Any] | None = field(default=None, repr=False)
+    after: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +98,7 @@ class Place:
 
     ``address`` is where the proxy listens. ``front_ends`` are the addresses and networks it believes, and ``identity_headers`` the lower-case
     names of the headers it believes from them and takes from everybody else. ``key`` is shared with the proxy. ``doors`` are the login nodes
-    that people can sign in at.
+    that people can sign in at. ``secure``: browsers come by https.
     """
 
     address: str
@@ -101,6 +107,7 @@ class Place:
     front_ends: tuple[str, ...] = ()
     identity_headers: frozenset[str] = frozenset()
     doors: Doors | None = None
+    secure: bool = False
 
     @property
     def loopback(self) -> bool:
@@ -181,6 +188,11 @@ class Authenticator(LoggingConfigurable):
             raise TraitError(f"username_pattern is not a regular expression: {error}") from error
         return str(proposal["value"])
 
+    @property
+    def frames(self) -> Sequence[str]:
+        """Origins whose pages may show this one's launch page in a frame (LTI); no other page of the hub can be framed."""
+        return ()
+
     def settle(self, place: Place) -> None:
         """Called once, before the hub starts. Raises ConfigError where people could not be signed in safely with these settings."""
 
@@ -197,8 +209,12 @@ class Authenticator(LoggingConfigurable):
         """
         raise NotImplementedError
 
+    async def preview(self, handler: Any, data: Mapping[str, Any]) -> str | None:
+        """For LTI11: whom ``data`` would sign in, in words for a page that asks; nothing is used up. ``None``: nobody."""
+        raise NotImplementedError
+
     async def depart(self, handler: Any, data: Mapping[str, str], state: str, callback: str) -> Departure:
-        """For REDIRECT: where to send the browser. Its way back is ``callback``, with ``state`` among the parameters.
+        """For REDIRECT and LTI13: where to send the browser. Its way back is ``callback``, with ``state`` among the parameters.
 
         :meth:`authenticate` is then given the parameters it came back with, and ``kept``, ``state`` and ``callback``. ``data`` are the
         parameters of the address that began it. Raises Unreachable, BadInput.
@@ -272,7 +288,7 @@ async def sign_in(
     if name is None:
         log.warning("sign-in refused: %.100r is not an acceptable user name", model.get("name"))
         return None
-    model = {"groups": None, "admin": None, "auth_state": None, **model, "name": name}
+    model = {"groups": None, "admin": None, "auth_state": None, "after": "", **model, "name": name}
     if not await _settled(authenticator.check_blocked_users(name, model)):
         log.warning("sign-in of %s refused: blocked", name)
         return None
@@ -301,7 +317,7 @@ def _identity(authenticator: Authenticator, name: UserName, model: Mapping[str, 
         admin = True
     state = model["auth_state"]
     frozen = None if state is None else MappingProxyType(dict(state))
-    return Identity(name, admin, _groups(authenticator, model["groups"]), frozen)
+    return Identity(name, admin, _groups(authenticator, model["groups"]), frozen, str(model["after"]))
 
 
 def _groups(authenticator: Authenticator, groups: Any) -> tuple[str, ...]:

@@ -41,13 +41,15 @@ class UnknownKey(BadToken):
 class Expected:
     """What the claims must say. ``nonce`` is the sign-in's; ``None`` after a refresh, which has none (Core, 12.2).
 
-    ``access_token`` is the one that came along, if any: a token that names its hash must name this one's.
+    ``access_token`` is the one that came along, if any: a token that names its hash must name this one's. ``algorithms`` are the signatures that
+    count, of :data:`ALGORITHMS`.
     """
 
     issuer: str
     client_id: str
     nonce: str | None
     access_token: str = field(default="", repr=False)
+    algorithms: tuple[str, ...] = ALGORITHMS
 
 
 def read_keys(document: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
@@ -67,18 +69,18 @@ def read_id_token(text: str, keys: Sequence[Mapping[str, Any]], expected: Expect
     if len(text) > LIMIT:
         raise BadToken("it is too long")
     # Headers we do not know are nothing to us, unless "crit" says that they must be understood: joserfc refuses that.
-    registry = jws.JWSRegistry(algorithms=ALGORITHMS, strict_check_header=False)
+    registry = jws.JWSRegistry(algorithms=expected.algorithms, strict_check_header=False)
     registry.max_header_length = _HEADER_LIMIT
     try:
         header = jws.extract_compact(text.encode("ascii"), registry=registry).headers()
     except (JoseError, ValueError) as error:
         raise BadToken("it is not a signed token") from error
     algorithm = header.get("alg")
-    if algorithm not in ALGORITHMS:
+    if algorithm not in expected.algorithms:
         raise BadToken(f"it is signed with {algorithm!r:.40}, which proves nothing here")
     try:
         key = jwk.import_key(dict(_key(keys, header.get("kid"), str(algorithm))))
-        token = jwt.decode(text, key, algorithms=ALGORITHMS, registry=registry)
+        token = jwt.decode(text, key, algorithms=expected.algorithms, registry=registry)
     except (JoseError, ValueError) as error:
         raise BadToken(f"its signature does not hold ({type(error).__name__})") from error
     _check(token.claims, expected, int(now.timestamp()))

@@ -96,7 +96,7 @@ class Asker:
 def check_url(url: str, what: str) -> str:
     """``url``, if secrets may be sent there: HTTPS, or this machine. Raises ConfigError."""
     parts = urlsplit(url)
-    near = _loopback(parts.hostname or "")
+    near = is_loopback(parts.hostname or "")
     if not parts.hostname or parts.scheme not in ("https", "http") or (parts.scheme == "http" and not near):
         raise ConfigError(f"{what} is {url!r:.200}; it must begin with https:// (http:// is for this machine alone).")
     if parts.username or parts.password or parts.fragment:
@@ -104,7 +104,8 @@ def check_url(url: str, what: str) -> str:
     return url
 
 
-def _loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether the host, without a port, is this machine."""
     if host == "localhost":
         return True
     try:

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from traitlets import Set, Unicode
 
+from batchhub.auth.key_ring import FRESH, KeyRing
 from batchhub.auth.oauth import Endpoints, OAuthAuthenticator, Tokens
 from batchhub.auth.oauth_http import check_url
 from batchhub.core.errors import ConfigError, Unreachable
 
 log = logging.getLogger(__name__)
-
-FRESH = timedelta(hours=1)
-"""How long the provider's description and keys are good without asking again."""
-KEYS_AGAIN = timedelta(seconds=30)
-"""An unknown key has the list fetched again, at most this often."""
 
 
 class OIDCAuthenticator(OAuthAuthenticator):
@@ -40,7 +36,7 @@ class OIDCAuthenticator(OAuthAuthenticator):
         super().__init__(**kwargs)
         self._lock = asyncio.Lock()
         self._found: tuple[Endpoints, datetime] | None = None
-        self._keys: tuple[Sequence[Mapping[str, Any]], datetime] | None = None
+        self._keys = KeyRing(self.asker, self._clock, self.tools, self._title)
 
     def check_settings(self) -> None:
         """An issuer is needed, and ``openid`` among the scopes, without which there is no ID token."""
@@ -91,28 +87,9 @@ class OIDCAuthenticator(OAuthAuthenticator):
         return merged(signed, answer.table)
 
     async def _id_token(self, tokens: Tokens, nonce: str | None) -> Mapping[str, Any]:
-        """Checked; with the keys fetched again if it was signed with one we do not know. Raises BadToken, Unreachable."""
+        """Checked. Raises BadToken, Unreachable."""
         expected = self.tools.Expected(self.issuer, self.client_id, nonce, tokens.access)
-        keys = await self._key_list(FRESH)
-        try:
-            found = self.tools.read_id_token(tokens.id, keys, expected, self._clock())
-        except self.tools.UnknownKey:
-            keys = await self._key_list(KEYS_AGAIN)
-            found = self.tools.read_id_token(tokens.id, keys, expected, self._clock())
-        claims: Mapping[str, Any] = found
-        return claims
-
-    async def _key_list(self, age: timedelta) -> Sequence[Mapping[str, Any]]:
-        """The provider's keys, no older than ``age``."""
-        url = (await self.endpoints()).keys
-        async with self._lock:
-            now = self._clock()
-            if self._keys is None or now - self._keys[1] >= age:
-                answer = await self.asker.get(url)
-                if answer.code != 200:
-                    raise Unreachable(f"{self._title} does not tell its keys now; please try again in a minute.")
-                self._keys = (self.tools.read_keys(answer.table), now)
-            return self._keys[0]
+        return await self._keys.claims(tokens.id, (await self.endpoints()).keys, expected)
 
     async def _discover(self) -> Endpoints:
         """Discovery 1.0, section 4. The description has to be of the issuer that was asked for, else any site could name another's."""

@@ -7,7 +7,7 @@ refused and the default taken: a lost bookmark is cheaper than a sign-in page th
 from __future__ import annotations
 
 import unicodedata
-from urllib.parse import quote, unquote
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 LIMIT = 2048
 """Characters; longer is refused."""
@@ -29,6 +29,27 @@ def safe_next(next: str | None, base: str = "/", default: str | None = None) -> 
     if not _stays_here(path, base):
         return fallback
     return quote(next, safe=_KEEP)
+
+
+def path_here(address: str, origin: str) -> str:
+    """Path and query of an address at ``origin`` (``https://hub.example.org``), or of one without a host; empty if it is elsewhere.
+
+    What comes of it is for :func:`safe_next` to judge.
+    """
+    if address.startswith("/"):
+        return address
+    try:
+        given, ours = urlsplit(address), urlsplit(origin)
+        same = _place(given) == _place(ours)
+    except ValueError:
+        return ""
+    if not same or given.username is not None or given.password is not None:
+        return ""
+    return (given.path or "/") + (f"?{given.query}" if given.query else "")
+
+
+def _place(parts: SplitResult) -> tuple[str, str | None, int | None]:
+    return parts.scheme, parts.hostname, parts.port or {"https": 443, "http": 80}.get(parts.scheme)
 
 
 def _readable(text: str) -> bool:

@@ -22,6 +22,7 @@ from batchhub.web.pages.access import AccessPage, DefaultRoute, StoppedPage, Use
 from batchhub.web.pages.admin import AdminPage
 from batchhub.web.pages.history import HistoryPage
 from batchhub.web.pages.home import ExtendPage, HomePage, HubRoot
+from batchhub.web.pages.launch import Launch11Page, Launch13Page, Login13Page, Tool13Page, ToolKeysPage
 from batchhub.web.pages.pending import PendingPage, StopPage
 from batchhub.web.pages.sign_in import AnswerPage, ComeBackPage, LeavePage, LoginPage, LogoutPage
 from batchhub.web.pages.spawn import SpawnHere, SpawnPage
@@ -104,6 +105,11 @@ def _routes(web: Web) -> list[Any]:
         (rf"{hub}logout", LogoutPage),
         (rf"{hub}oauth_login", LeavePage),
         (rf"{hub}oauth_callback", ComeBackPage),
+        (rf"{hub}lti13/login", Login13Page),
+        (rf"{hub}lti13/launch", Launch13Page),
+        (rf"{hub}lti13/config", Tool13Page),
+        (rf"{hub}lti13/jwks", ToolKeysPage),
+        (rf"{hub}lti11/launch", Launch11Page),
         (rf"{hub}home/?", HomePage),
         (rf"{hub}spawn/?", SpawnHere),
         (rf"{hub}spawn{_SERVER}", SpawnPage),

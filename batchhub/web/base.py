@@ -152,8 +152,12 @@ class Handler(RequestHandler):
         """A cookie of ours; empty if there is none."""
         return self.get_cookie(self._bound_name(name), "") or ""
 
-    def put_cookie(self, name: str, value: str, path: str, max_age: int | None) -> None:
-        """Set a cookie scripts cannot read and other sites' requests do not carry."""
+    def put_cookie(self, name: str, value: str, path: str, max_age: int | None, *, crossing: bool = False) -> None:
+        """Set a cookie scripts cannot read and other sites' requests do not carry.
+
+        ``crossing``: their requests do carry it, because the way back is a form that another site posts. Browsers want it ``Secure`` then, and
+        take it so over plain http from loopback alone.
+        """
         bound = self._bound_name(name)
         self.set_cookie(
             bound,
@@ -162,15 +166,16 @@ class Handler(RequestHandler):
             max_age=max_age,
             expires_days=None,
             httponly=True,
-            samesite="Lax",
-            secure=self.secure,
+            samesite="None" if crossing else "Lax",
+            secure=crossing or self.secure,
         )
 
-    def drop_cookie(self, name: str, path: str) -> None:
+    def drop_cookie(self, name: str, path: str, *, crossing: bool = False) -> None:
         """Remove it from the browser."""
         bound = self._bound_name(name)
         path = path if bound == name else "/"
-        self.clear_cookie(bound, path=path, httponly=True, samesite="Lax", secure=self.secure)
+        kind = "None" if crossing else "Lax"
+        self.clear_cookie(bound, path=path, httponly=True, samesite=kind, secure=crossing or self.secure)
 
     def _bound_name(self, name: str) -> str:
         """With this prefix browsers take a cookie from the host itself alone, over https, for all paths (RFC 6265bis section 4.1.3.2)."""

@@ -52,6 +52,10 @@ class Links:
         """The way to somebody else's sign-in page."""
         return f"{self.hub}oauth_login?{urlencode({'way': way, 'next': after})}"
 
+    def lti(self, version: str, page: str) -> str:
+        """Where learning platforms send people: ``login`` and ``launch`` of ``lti13``, ``launch`` of ``lti11``."""
+        return f"{self.hub}{version}/{page}"
+
     @property
     def logout(self) -> str:
         """Signing out."""

@@ -23,6 +23,9 @@ from batchhub.core.ports import Clock
 from batchhub.web.ports import Asking, Entry, Leaving, TokenView, Visitor, Way
 
 LOST = "This sign-in was not begun in this browser, or it took too long. Please begin again."
+_NO_LAUNCH = (
+    "Your learning platform has not said who you are, or not in time, or this hub does not let you in. Please open it from your course again."
+)
 
 MOST_TOKENS = 100
 """Tokens a person may have at once."""
@@ -95,7 +98,7 @@ class AuthPeople:
     def ways(self) -> Sequence[Way]:
         """What the site offers."""
         return [
-            Way(name, one.kind.value, one.login_service or name.replace("_", " ").capitalize())
+            Way(name, one.kind.value, one.login_service or name.replace("_", " ").capitalize(), one.frames)
             for name, one in self.authenticators.items()
         ]
 
@@ -112,6 +115,23 @@ class AuthPeople:
             account = secrets.token_hex(8)
         step = _Step(way, data.get("username", ""), account, 1)
         return await self._enter(handler, step, data, refusal=refusal, cookie=cookie)
+
+    async def preview(self, handler: RequestHandler, way: str, data: Mapping[str, Any]) -> str:
+        """Of a launch. A wrong one costs what a wrong password does."""
+        address, nobody = handler.request.remote_ip or "", secrets.token_hex(8)
+        wait = self.throttle.attempt(nobody, address, self.clock())
+        if wait:
+            raise TooOften(wait)
+        words = await self._way(way).preview(handler, data)
+        if words is None:
+            raise Denied(_NO_LAUNCH)
+        self.throttle.succeeded(nobody, address, self.clock())
+        return words
+
+    async def launched(self, handler: RequestHandler, way: str, data: Mapping[str, Any], cookie: str) -> Entry:
+        """Attempts count by address: the consumer's key is everybody's of a platform, and nobody may use up theirs."""
+        step = _Step(way, "", secrets.token_hex(8), 1)
+        return self._last(way, await self._enter(handler, step, data, refusal=_NO_LAUNCH, cookie=cookie))
 
     async def answer(
         self, handler: RequestHandler, state: str, sealed: str, answers: Sequence[str], cookie: str
@@ -131,7 +151,7 @@ class AuthPeople:
     ) -> Leaving:
         """To somebody else's page."""
         authenticator = self._way(way)
-        if authenticator.kind is not LoginKind.REDIRECT:
+        if authenticator.kind not in {LoginKind.REDIRECT, LoginKind.LTI13}:
             raise Denied("One does not sign in this way here.")
         state = secrets.token_urlsafe(24)
         departure = await authenticator.depart(handler, data, state, callback)
@@ -139,22 +159,29 @@ class AuthPeople:
         return Leaving(departure.url, state, sealed)
 
     async def come_back(
-        self, handler: RequestHandler, data: Mapping[str, str], sealed: str, cookie: str
+        self, handler: RequestHandler, data: Mapping[str, str], sealed: str, cookie: str, kind: str = "redirect"
     ) -> tuple[Entry, str]:
         """From there."""
         journey = self.departures.open(sealed, data.get("state", ""))
         if journey is None:
             raise Denied(LOST)
+        if self._way(journey.way).kind != kind:
+            raise Denied("One does not sign in this way here.")
         title = next(way.title for way in self.ways if way.name == journey.way)
         brought = {**data, "kept": journey.keep, "callback": journey.callback}
         refusal = f"{title} knows you, but this hub does not let you in. Its administrator can."
         step = _Step(journey.way, "", journey.state, 1)
-        entry = await self._enter(handler, step, brought, refusal=refusal, cookie=cookie)
+        entry = self._last(
+            journey.way, await self._enter(handler, step, brought, refusal=refusal, cookie=cookie)
+        )
+        return entry, entry.after or journey.after
+
+    def _last(self, way: str, entry: Entry | Asking) -> Entry:
         if isinstance(entry, Asking):
             raise TypeError(
-                f"{type(self._way(journey.way)).__name__} asks for more after somebody else's page, where nobody can answer"
+                f"{type(self._way(way)).__name__} asks for more after somebody else's page, where nobody can answer"
             )
-        return entry, journey.after
+        return entry
 
     def _way(self, name: str) -> Authenticator:
         authenticator = self.authenticators.get(name)
@@ -192,7 +219,7 @@ class AuthPeople:
         )
         agent = handler.request.headers.get("User-Agent", "")
         fresh, session = await self.sessions.create(user.name, address, agent, old=cookie)
-        return Entry(_of_session(session, user), fresh)
+        return Entry(_of_session(session, user), fresh, identity.after)
 
     def _ask(self, step: _Step, asked: Asked) -> Asking:
         state = secrets.token_urlsafe(24)

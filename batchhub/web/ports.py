@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from prometheus_client import REGISTRY, CollectorRegistry
 from tornado.web import RequestHandler
@@ -34,19 +34,21 @@ class Visitor:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A fresh sign-in: the session's cookie text, once."""
+    """A fresh sign-in: the session's cookie text, once. ``after``: where the authenticator says the person was on the way to, unchecked."""
 
     visitor: Visitor
     cookie: str = field(repr=False)
+    after: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """A way to sign in as the page shows it. ``kind`` is a word of :class:`batchhub.auth.base.LoginKind`."""
+    """A way to sign in as the page shows it. ``kind`` is a word of :class:`batchhub.auth.base.LoginKind`; ``frames`` are origins that may frame it."""
 
     name: str
     kind: str
     title: str
+    frames: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,12 @@ class People(Protocol):
     def ways(self) -> Sequence[Way]:
         """How one signs in here, in the site's order."""
 
+    def preview(self, handler: RequestHandler, way: str, data: Mapping[str, Any]) -> Awaitable[str]:
+        """Whom a signed launch would sign in, in words for the person who is asked. Raises Denied, TooMany."""
+
+    def launched(self, handler: RequestHandler, way: str, data: Mapping[str, Any], cookie: str) -> Awaitable[Entry]:
+        """Use a signed launch up: open a session, as :meth:`sign_in` does. Raises Denied, TooMany."""
+
     def sign_in(
         self, handler: RequestHandler, way: str, data: Mapping[str, str], cookie: str
     ) -> Awaitable[Entry | Asking]:
@@ -106,9 +114,9 @@ class People(Protocol):
         """Begin a sign-in at somebody else's page. ``after`` is where to go in the end. Raises Denied, Unreachable."""
 
     def come_back(
-        self, handler: RequestHandler, data: Mapping[str, str], sealed: str, cookie: str
+        self, handler: RequestHandler, data: Mapping[str, str], sealed: str, cookie: str, kind: str = "redirect"
     ) -> Awaitable[tuple[Entry, str]]:
-        """End it: the session, and where to go. Raises Denied, TooMany, Unreachable."""
+        """End it: the session, and where to go. ``kind`` is that of the ways that end here. Raises Denied, TooMany, Unreachable."""
 
     def visitor(self, cookie: str) -> Awaitable[Visitor | None]:
         """Whose session it is; ``None`` if it is no (longer a) session."""

@@ -264,7 +264,7 @@ async def test_new_keys_are_fetched_when_a_token_names_one(hub, provider):
     provider.key = RSAKey.generate_key(2048, {"kid": "two"})
     provider.listed = [provider.key]
     way = hub.ways["campus"]
-    way._keys = (way._keys[0], way._keys[1].replace(year=2000))
+    way._keys._keys = (way._keys._keys[0], way._keys._keys[1].replace(year=2000))
     assert (await hub.round(provider)).code == 303
     before = provider.asked.count("keys")
     provider.key = RSAKey.generate_key(2048, {"kid": "three"})

@@ -70,6 +70,8 @@ class SignIn(Page):
 _WORDS = (
     ("password", "With your account on the cluster."),
     ("redirect", "With an account you have already."),
+    ("lti13", "Open this hub from your course."),
+    ("lti11", "Open this hub from your course."),
     ("link", "Open the sign-in link you were given; each works once."),
     ("request", "Your browser has not been signed in by the site in front of this hub."),
     ("", "Nobody can sign in here at the moment."),
@@ -180,11 +182,13 @@ class LeavePage(SignIn):
         way = self.get_query_argument("way", offered[0] if offered else "")
         data = {name: self.get_query_argument(name)[:MAX_VALUE] for name in list(self.request.query_arguments)[:20]}
         try:
+            if way not in offered:
+                raise Denied("One does not sign in this way here.")
             leaving = await people.leave(self, way, data, self.after(), self._callback())
         except HubError as error:
             self.refuse(error)
             return
-        self.put_cookie(_journey(leaving.state), leaving.sealed, links.hub, LIFE)
+        self.put_cookie(journey_cookie(leaving.state), leaving.sealed, links.hub, LIFE)
         self.redirect(leaving.url)
 
     def _callback(self) -> str:
@@ -203,7 +207,7 @@ class ComeBackPage(SignIn):
             self.refuse(BadInput("This is not an answer of a sign-in page."))
             return
         data = {name: self.get_query_argument(name)[:MAX_VALUE] for name in names}
-        journey = _journey(data.get("state", ""))
+        journey = journey_cookie(data.get("state", ""))
         sealed = self.cookie(journey)
         self.drop_cookie(journey, self.web.links.hub)
         try:
@@ -214,7 +218,7 @@ class ComeBackPage(SignIn):
         self.enter(entry, self.own_path(after, self.web.links.home))
 
 
-def _journey(state: str) -> str:
+def journey_cookie(state: str) -> str:
     """The cookie's name: one for each sign-in that is under way, in other tabs too."""
     return f"batchhub-away-{hashlib.sha256(state.encode()).hexdigest()[:12]}"
 
