@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from batchhub.auth.redirects import safe_next
+from batchhub.auth.redirects import path_here, safe_next
 
 ATTACKS = """
 http://evil.example/
@@ -179,3 +179,36 @@ def test_plain_paths_pass(segments) -> None:
         and not any(c in "⁄∕／＼" for s in segments for c in s)
     ):
         assert safe_next(path) == path
+
+
+HERE = "https://hub.example.org"
+
+
+@pytest.mark.parametrize(
+    ("address", "path"),
+    [
+        ("https://hub.example.org/hub/spawn?profile=lab#x", "/hub/spawn?profile=lab"),
+        ("HTTPS://Hub.Example.org:443/hub/home", "/hub/home"),
+        ("https://hub.example.org", "/"),
+        ("/hub/home?x", "/hub/home?x"),
+        ("//evil.example/", "//evil.example/"),  # for safe_next to refuse
+        ("http://hub.example.org/hub/home", ""),
+        ("https://hub.example.org:8443/hub/home", ""),
+        ("https://hub.example.org.evil.example/hub", ""),
+        ("https://hub.example.org@evil.example/hub", ""),
+        ("https://ann@hub.example.org/hub", ""),
+        ("https://ann:x@hub.example.org/hub", ""),
+        ("https://hub.example.org:99999/hub", ""),
+        ("https://[hub/hub", ""),
+        ("javascript:alert(1)", ""),
+        ("hub/home", ""),
+        ("", ""),
+    ],
+)
+def test_addresses_that_are_here(address, path):
+    assert path_here(address, HERE) == path
+
+
+@given(st.text())
+def test_of_any_address_comes_a_path_of_ours(address):
+    assert safe_next(path_here(address, HERE), "/hub/").startswith("/hub/")
