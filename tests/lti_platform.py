@@ -6,14 +6,17 @@ It is strict about what a tool sends, and says nothing but the truth unless a te
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import functools
 import hashlib
 import hmac
 import html
 import json
 import secrets
+import threading
 from base64 import b64encode, urlsafe_b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
@@ -34,7 +37,7 @@ SECRET = "the course's shared secret"
 class Platform:
     """A registered tool, a course, and people in it. Its pages are at ``issuer``; browsers may know it by another host name."""
 
-    def __init__(self, clock: Callable[[], datetime]) -> None:
+    def __init__(self, clock: Callable[[], datetime], name: str = "127.0.0.1") -> None:
         self.clock = clock
         self.client, self.deployment = "hub-client", "deployment 1"
         self.redirects: set[str] = set()
@@ -54,8 +57,8 @@ class Platform:
         self.server = HTTPServer(Application([(r"/(.*)", _Page, {"platform": self})]))
         socket, self.port = bind_unused_port(address="127.0.0.1")
         self.server.add_socket(socket)
-        self.issuer = f"http://127.0.0.1:{self.port}"
-        self.tool = ""
+        self.issuer = f"http://{name}:{self.port}"
+        self.login, self.launch = "", ""
 
     async def close(self) -> None:
         self.server.stop()
@@ -140,9 +143,9 @@ class Platform:
         if path == "auth":
             return posting(*self.authorize(query))
         if path == "start":
-            return posting(self.tool, self.initiation(query.get("hint", "hint-ann")))
+            return posting(self.login, self.initiation(query.get("hint", "hint-ann")))
         if path == "start11":
-            return posting(self.tool, self.launch11(self.tool))
+            return posting(self.launch, self.launch11(self.launch))
         body = f'<iframe src="/{html.escape(query["show"])}" width="800" height="400"></iframe>' if query else ""
         return f"<!doctype html><title>Course</title><h1>Physics 101</h1>{body}"
 
@@ -197,6 +200,26 @@ def posting(url: str, fields: Mapping[str, str]) -> str:
         f'<!doctype html><title>Campus</title><form method="post" action="{html.escape(url)}">{inputs}</form>'
         "<script>document.forms[0].submit()</script>"
     )
+
+
+@contextlib.contextmanager
+def in_a_thread(clock: Callable[[], datetime], name: str) -> Iterator[Platform]:
+    """A platform for a test that has no event loop."""
+    loop, made = asyncio.new_event_loop(), []
+
+    async def make() -> None:
+        made.append(Platform(clock, name))
+
+    loop.run_until_complete(make())
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        yield made[0]
+    finally:
+        asyncio.run_coroutine_threadsafe(made[0].close(), loop).result(30)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
 
 
 def address(url: str, fields: Mapping[str, str]) -> str:

@@ -42,6 +42,7 @@ class LTI13Authenticator(Authenticator):
     """Signs in whoever opens this hub in a course of one of ``platforms``."""
 
     kind = LoginKind.LTI13
+    login_service = Unicode("Your learning platform", help="What people call it, in sentences.").tag(config=True)
 
     platforms = Dict(
         key_trait=Unicode(),

@@ -69,11 +69,11 @@ def jupyter_for_everybody() -> Path:
 
 
 @contextlib.contextmanager
-def browser() -> Iterator[Browser]:
-    """A headless Chromium. Its own block: playwright keeps an event loop for as long as it is open."""
+def browser(*flags: str) -> Iterator[Browser]:
+    """A headless Chromium, with more flags if need be. Its own block: playwright keeps an event loop for as long as it is open."""
     path = need_program("chromium", "chromium")
     with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=path, args=list(CHROMIUM_FLAGS))
+        opened = playwright.chromium.launch(executable_path=path, args=[*CHROMIUM_FLAGS, *flags])
         try:
             yield opened
         finally:

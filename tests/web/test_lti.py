@@ -161,7 +161,7 @@ async def test_other_names(hub, key, name):
 
 async def test_a_name_that_is_not_said(hub):
     hub.way.username_key = "custom.unknown"  # comes back as "$User.username", for everybody
-    await hub.refused(await hub.round(), "Lti13 knows you, but this hub does not let you in")
+    await hub.refused(await hub.round(), "Your learning platform knows you, but this hub does not let you in")
 
 
 async def test_only_a_course_comes_in(hub):
@@ -318,7 +318,7 @@ async def test_the_framed_page_holds_what_it_was_given_as_text(hub):
 )
 async def test_messages_that_are_not_for_us(hub, claims):
     hub.platform.claims = claims
-    await hub.refused(await hub.round(), "Lti13 knows you, but this hub does not let you in")
+    await hub.refused(await hub.round(), "Your learning platform knows you, but this hub does not let you in")
 
 
 async def test_without_roles_one_is_in_the_course_and_nothing_more(hub):
