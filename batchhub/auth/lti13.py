@@ -1,7 +1,7 @@
 """Launches from a learning platform by LTI 1.3 (LTI Core 1.3, 1EdTech Security Framework 1.0 section 5.1.1).
 
-The platform begins: it sends the browser to ``/hub/lti13/login``, the hub sends it on to the platform's authorization page with a nonce, and the
-platform has it post an ID token to ``/hub/lti13/launch``. The hub asks the platform for nothing but its public keys, and signs nothing.
+The platform begins: it sends the browser to ``/hub/lti13/oauth_login``, the hub sends it on to the platform's authorization page with a nonce, and the
+platform has it post an ID token to ``/hub/lti13/oauth_callback``. The hub asks the platform for nothing but its public keys, and signs nothing.
 """
 
 from __future__ import annotations

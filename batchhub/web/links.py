@@ -52,9 +52,15 @@ class Links:
         """The way to somebody else's sign-in page."""
         return f"{self.hub}oauth_login?{urlencode({'way': way, 'next': after})}"
 
-    def lti(self, version: str, page: str) -> str:
-        """Where learning platforms send people: ``login`` and ``launch`` of ``lti13``, ``launch`` of ``lti11``."""
-        return f"{self.hub}{version}/{page}"
+    @property
+    def lti(self) -> str:
+        """What learning platforms use of LTI 1.3: ``oauth_login``, ``oauth_callback``, ``config``, ``jwks``; the addresses of JupyterHub's own."""
+        return f"{self.hub}lti13/"
+
+    @property
+    def lti11(self) -> str:
+        """Where they post signed forms of LTI 1.1 to; JupyterHub's own address too."""
+        return f"{self.hub}lti/launch"
 
     @property
     def logout(self) -> str:

@@ -23,9 +23,7 @@ from batchhub.core.ports import Clock
 from batchhub.web.ports import Asking, Entry, Leaving, TokenView, Visitor, Way
 
 LOST = "This sign-in was not begun in this browser, or it took too long. Please begin again."
-_NO_LAUNCH = (
-    "Your learning platform has not said who you are, or not in time, or this hub does not let you in. Please open it from your course again."
-)
+_NO_LAUNCH = "Your learning platform has not said who you are, or not in time, or this hub does not let you in. Please open it from your course again."
 
 MOST_TOKENS = 100
 """Tokens a person may have at once."""
@@ -171,9 +169,7 @@ class AuthPeople:
         brought = {**data, "kept": journey.keep, "callback": journey.callback}
         refusal = f"{title} knows you, but this hub does not let you in. Its administrator can."
         step = _Step(journey.way, "", journey.state, 1)
-        entry = self._last(
-            journey.way, await self._enter(handler, step, brought, refusal=refusal, cookie=cookie)
-        )
+        entry = self._last(journey.way, await self._enter(handler, step, brought, refusal=refusal, cookie=cookie))
         return entry, entry.after or journey.after
 
     def _last(self, way: str, entry: Entry | Asking) -> Entry:

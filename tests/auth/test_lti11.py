@@ -16,7 +16,7 @@ from batchhub.core.errors import ConfigError
 from tests.lti_platform import SECRET, Platform, signature11
 
 NOW = datetime(2026, 3, 1, 9, 30, tzinfo=UTC)
-URL = "https://hub.example.org/hub/lti11/launch"
+URL = "https://hub.example.org/hub/lti/launch"
 
 
 class Pace:

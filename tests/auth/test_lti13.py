@@ -15,7 +15,7 @@ from batchhub.auth.ways import check_ways
 from batchhub.core.errors import BadInput, ConfigError
 from tests.lti_platform import CLAIM, Platform, public, rsa_key
 
-CALLBACK = "https://hub.example.org/hub/lti13/launch"
+CALLBACK = "https://hub.example.org/hub/lti13/oauth_callback"
 NONCE = "a nonce"
 
 

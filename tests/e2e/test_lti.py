@@ -30,8 +30,8 @@ def test_from_a_courses_frame_into_a_tab_of_its_own(tmp_path):
     hub = HubUnderTest(tmp_path, "")
     # Two names of one machine are two sites to a browser.
     with in_a_thread(utc_now, "localhost") as platform:
-        platform.login, platform.launch = f"{hub.url}/hub/lti13/login", f"{hub.url}/hub/lti11/launch"
-        platform.target = f"{hub.url}/hub/lti13/launch"
+        platform.login, platform.launch = f"{hub.url}/hub/lti13/oauth_login", f"{hub.url}/hub/lti/launch"
+        platform.target = f"{hub.url}/hub/lti13/oauth_callback"
         platform.redirects.add(platform.target)
         platform.target += "?profile=lab&cores=3"
         words = {
@@ -91,7 +91,7 @@ def alone(ann, platform):
     """Platforms that open a window of their own: 1.3 goes straight on; a 1.1 form that posts itself still asks."""
     page = ann.page
     page.goto(f"{platform.issuer}/start11")
-    page.wait_for_url("**/hub/lti11/launch")
+    page.wait_for_url("**/hub/lti/launch")
     expect(page.get_by_text("Ann Example (Campus)")).to_be_visible()
     assert "batchhub-session" not in ann.cookies()
     page.goto(f"{platform.issuer}/start?hint=hint-tom")

@@ -15,6 +15,7 @@ from tornado.httpclient import HTTPResponse
 
 from batchhub.auth.lti11 import LTI11Authenticator
 from batchhub.auth.lti13 import LTI13Authenticator
+from batchhub.core.hosts import read_origin
 from batchhub.web.ports import WebSettings
 from tests.lti_platform import CLAIM, IN_COURSE, SECRET, Platform, address, public, rsa_key
 from tests.web.fakes import Browser, Clock, open_site
@@ -41,7 +42,7 @@ class Recording11(LTI11Authenticator):
 class Hub:
     """A hub with both ways, a platform, and what a browser does between them."""
 
-    def __init__(self, directory: Path, **more) -> None:
+    def __init__(self, directory: Path, settings: WebSettings | None = None, **more) -> None:
         clock = Clock()
         self.platform = Platform(clock)
         secret = directory / "secret"
@@ -53,11 +54,11 @@ class Hub:
         consumers = {"campus": {"secret_file": str(secret), "title": "Campus", "prefix": "c-"}}
         self.old = Recording11(consumers=consumers, allow_all=True, clock=clock)
         self.clock = clock
-        self.site = open_site(WebSettings(), more={"lti13": self.way, "lti11": self.old})
+        self.site = open_site(settings or WebSettings(), more={"lti13": self.way, "lti11": self.old})
         self.site.clock.now = clock.now
         self.browser = self.site.browser()
-        self.launch = f"{self.site.url}/hub/lti13/launch"
-        self.launch11 = f"{self.site.url}/hub/lti11/launch"
+        self.launch = f"{self.site.url}/hub/lti13/oauth_callback"
+        self.launch11 = f"{self.site.url}/hub/lti/launch"
         self.platform.redirects.add(self.launch)
         self.platform.target = self.launch
 
@@ -68,21 +69,21 @@ class Hub:
     async def begin(self, hint="hint-ann", browser: Browser | None = None, **changes) -> dict[str, str]:
         """To the platform's page: what it is asked."""
         fields = {**self.platform.initiation(hint), **changes}
-        answer = await (browser or self.browser).ask("GET", address("hub/lti13/login", fields), headers=TOP)
+        answer = await (browser or self.browser).ask("GET", address("hub/lti13/oauth_login", fields), headers=TOP)
         assert answer.code == 303, answer.body
         assert answer.headers["Location"].startswith(f"{self.platform.issuer}/auth?")
         return dict(parse_qsl(urlsplit(answer.headers["Location"]).query, keep_blank_values=True))
 
     async def post(self, fields, browser: Browser | None = None) -> HTTPResponse:
         browser = browser or self.browser
-        return await browser.ask("POST", "hub/lti13/launch", body=urlencode(fields), headers={**TOP, **FORM})
+        return await browser.ask("POST", "hub/lti13/oauth_callback", body=urlencode(fields), headers={**TOP, **FORM})
 
     async def round(self, hint="hint-ann") -> HTTPResponse:
         where, fields = self.platform.authorize(await self.begin(hint))
         assert where == self.launch
         return await self.post(fields)
 
-    async def launched11(self, fields, *, pressed=True, body="", path="hub/lti11/launch") -> HTTPResponse:
+    async def launched11(self, fields, *, pressed=True, body="", path="hub/lti/launch") -> HTTPResponse:
         own = (
             {"Origin": self.site.url, "Sec-Fetch-Site": "same-origin"} if pressed else {"Origin": self.platform.issuer}
         )
@@ -124,14 +125,14 @@ async def test_from_a_course_to_the_servers(hub):
 
 async def test_the_platform_may_begin_with_a_form(hub):
     body = urlencode(hub.platform.initiation())
-    answer = await hub.browser.ask("POST", "hub/lti13/login", body=body, headers={**TOP, **FORM})
+    answer = await hub.browser.ask("POST", "hub/lti13/oauth_login", body=body, headers={**TOP, **FORM})
     query = dict(parse_qsl(urlsplit(answer.headers["Location"]).query))
     assert (await hub.post(hub.platform.authorize(query)[1])).code == 303
 
 
 async def test_the_cookie_that_crosses_sites(hub):
     """Only it does; the session's stays lax."""
-    answer = await hub.browser.ask("GET", address("hub/lti13/login", hub.platform.initiation()), headers=TOP)
+    answer = await hub.browser.ask("GET", address("hub/lti13/oauth_login", hub.platform.initiation()), headers=TOP)
     (line,) = answer.headers.get_list("Set-Cookie")
     assert line.startswith("batchhub-away-")
     assert all(word in line for word in ("SameSite=None", "Secure", "HttpOnly", "Path=/hub/", "Max-Age=900"))
@@ -139,6 +140,20 @@ async def test_the_cookie_that_crosses_sites(hub):
     answer = await hub.post(hub.platform.authorize(query)[1])
     lines = answer.headers.get_list("Set-Cookie")
     assert [line for line in lines if line.startswith("batchhub-session=") and "SameSite=Lax" in line]
+
+
+async def test_the_cookie_that_crosses_sites_is_the_hosts_own(tmp_path):
+    """Where servers have hosts of their own, so that none of them sets it for the hub."""
+    hub = Hub(tmp_path, settings=WebSettings(origin=read_origin("https://hub.test"), secure_cookies="always"))
+    answer = await hub.browser.ask("GET", address("hub/lti13/oauth_login", hub.platform.initiation()), headers=TOP)
+    (line,) = answer.headers.get_list("Set-Cookie")
+    assert line.startswith("__Host-batchhub-away-")
+    assert all(word in line for word in ("SameSite=None", "Secure", "HttpOnly", "Path=/;"))
+    query = dict(parse_qsl(urlsplit(answer.headers["Location"]).query))
+    answer = await hub.post(hub.platform.authorize(query)[1])
+    assert answer.code == 303
+    assert any(line.startswith("__Host-batchhub-session=") for line in answer.headers.get_list("Set-Cookie"))
+    await hub.close()
 
 
 async def test_teachers_names_and_groups(hub):
@@ -182,9 +197,13 @@ async def test_admins_by_a_role_only_where_the_site_says_so(tmp_path):
 @pytest.mark.parametrize(
     ("target", "leads"),
     [
-        ("/hub/lti13/launch?profile=lab&cores=4", "/hub/spawn?profile=lab&cores=4"),
+        ("/hub/lti13/oauth_callback?profile=lab&cores=4", "/hub/spawn?profile=lab&cores=4"),
         ("/hub/spawn?profile=lab", "/hub/spawn?profile=lab"),
         ("/?profile=lab", "/hub/spawn?profile=lab"),
+        ("/hub/lti13/oauth_callback?next=/hub/spawn?profile=lab", "/hub/spawn?profile=lab"),
+        ("/hub/lti13/oauth_callback?next=https://evil.example/", "/hub/home"),
+        ("/hub/lti13/oauth_callback?next=//evil.example/", "/hub/home"),
+        ("/hub/lti13/oauth_callback?profile=", "/hub/home"),
         ("", "/hub/home"),
         ("/hub/user-redirect/lab/tree/x.ipynb", "/hub/user-redirect/lab/tree/x.ipynb"),
         ("/hub/logout", "/hub/home"),
@@ -238,7 +257,7 @@ async def test_a_new_key_of_the_platform_is_fetched(hub):
 
 async def test_the_platform_is_told_where_to_find_us(hub):
     found = json.loads((await hub.browser.get("hub/lti13/config")).body)
-    assert found["oidc_initiation_url"] == f"{hub.site.url}/hub/lti13/login"
+    assert found["oidc_initiation_url"] == f"{hub.site.url}/hub/lti13/oauth_login"
     assert found["redirect_uris"] == [found["target_link_uri"]] == [hub.launch]
     assert json.loads((await hub.browser.get("hub/lti13/jwks")).body) == {"keys": []}
     assert found["public_jwk_url"] == f"{hub.site.url}/hub/lti13/jwks"
@@ -249,7 +268,7 @@ async def test_the_platform_is_told_where_to_find_us(hub):
 
 @pytest.mark.parametrize("headers", [IN_FRAME, {}], ids=["framed", "silent"])
 async def test_from_a_frame_it_begins_in_a_tab_of_its_own(hub, headers):
-    answer = await hub.browser.ask("GET", address("hub/lti13/login", hub.platform.initiation()), headers=headers)
+    answer = await hub.browser.ask("GET", address("hub/lti13/oauth_login", hub.platform.initiation()), headers=headers)
     assert answer.code == 200
     assert not any(name.startswith("batchhub-away") for name, _ in hub.browser.cookies)
     hub.browser.has('target="_blank"', "Open in a new tab")
@@ -259,8 +278,10 @@ async def test_from_a_frame_it_begins_in_a_tab_of_its_own(hub, headers):
     )
     assert "default-src 'self'" in policy
     assert "X-Frame-Options" not in answer.headers
-    again = hub.browser.text.split('href="/hub/lti13/login?')[1].split('"')[0].replace("&amp;", "&")
-    answer = await hub.browser.ask("GET", f"hub/lti13/login?{again}", headers={**headers, "Sec-Fetch-Dest": "document"})
+    again = hub.browser.text.split('href="/hub/lti13/oauth_login?')[1].split('"')[0].replace("&amp;", "&")
+    answer = await hub.browser.ask(
+        "GET", f"hub/lti13/oauth_login?{again}", headers={**headers, "Sec-Fetch-Dest": "document"}
+    )
     query = dict(parse_qsl(urlsplit(answer.headers["Location"]).query))
     assert (await hub.post(hub.platform.authorize(query)[1])).code == 303
 
@@ -274,7 +295,7 @@ async def test_no_other_page_can_be_framed(hub):
 
 async def test_the_framed_page_holds_what_it_was_given_as_text(hub):
     fields = {**hub.platform.initiation(), "login_hint": '"><script>alert(1)</script>', "other": "x" * 100}
-    await hub.browser.ask("GET", address("hub/lti13/login", fields), headers=IN_FRAME)
+    await hub.browser.ask("GET", address("hub/lti13/oauth_login", fields), headers=IN_FRAME)
     assert "<script>alert" not in hub.browser.text
     assert "xxxx" not in hub.browser.text, "only the fields of a login are kept"
 
@@ -436,7 +457,7 @@ async def test_the_platform_says_no(hub):
 )  # fmt: skip
 async def test_platforms_that_are_not_registered(hub, changes):
     fields = {**hub.platform.initiation(), **changes}
-    answer = await hub.browser.ask("GET", address("hub/lti13/login", fields), headers=TOP)
+    answer = await hub.browser.ask("GET", address("hub/lti13/oauth_login", fields), headers=TOP)
     assert answer.code == 400
     assert "Location" not in answer.headers
     assert not any(name.startswith("batchhub-away") for name, _ in hub.browser.cookies)
@@ -457,7 +478,11 @@ async def test_a_launch_ends_at_its_own_address(hub):
 
 
 async def test_over_plain_http_from_elsewhere(hub):
-    for path, method in (("hub/lti13/login?iss=x", "GET"), ("hub/lti13/launch", "POST"), ("hub/lti11/launch", "POST")):
+    for path, method in (
+        ("hub/lti13/oauth_login?iss=x", "GET"),
+        ("hub/lti13/oauth_callback", "POST"),
+        ("hub/lti/launch", "POST"),
+    ):
         answer = await hub.browser.ask(
             method, path, body="a=b" if method == "POST" else None, headers={**FORM, "Host": "hub.example.org"}
         )
@@ -466,12 +491,12 @@ async def test_over_plain_http_from_elsewhere(hub):
 
 async def test_where_no_course_leads(site):
     browser = site.browser()
-    for path in ("hub/lti13/login", "hub/lti13/launch", "hub/lti11/launch"):
+    for path in ("hub/lti13/oauth_login", "hub/lti13/oauth_callback", "hub/lti/launch"):
         assert (await browser.ask("POST", path, body="a=b", headers={**TOP, **FORM})).code == 404
 
 
 async def test_the_addresses_typed_by_hand(hub):
-    for path in ("hub/lti13/login", "hub/lti13/launch", "hub/lti11/launch"):
+    for path in ("hub/lti13/oauth_login", "hub/lti13/oauth_callback", "hub/lti/launch"):
         assert (await hub.browser.get(path)).code == 400
         hub.browser.has("Please open the hub from your course")
     await hub.browser.get("hub/login")
@@ -523,7 +548,7 @@ async def test_by_a_script_of_another_page_nobody_is_signed_in(hub):
         {"Origin": "null", "Sec-Fetch-Site": "cross-site"},
         {"Sec-Fetch-Site": "none"},
     ):
-        answer = await hub.browser.ask("POST", "hub/lti11/launch", body=fields, headers={**TOP, **FORM, **headers})
+        answer = await hub.browser.ask("POST", "hub/lti/launch", body=fields, headers={**TOP, **FORM, **headers})
         assert answer.code == 200
         assert not hub.site.store.sessions
 
@@ -580,7 +605,7 @@ async def test_signed_with_nothing_or_by_nobody(hub):
         hub.platform.launch11(hub.launch11, secret=SECRET + "x"),
         hub.platform.launch11(hub.launch11, key="another"),
         hub.platform.launch11(hub.launch11, key=""),
-        hub.platform.launch11("http://evil.example/hub/lti11/launch"),
+        hub.platform.launch11("http://evil.example/hub/lti/launch"),
         {**right, "oauth_signature": ""},
         {**right, "oauth_signature": "\u00fc"},
         {name: value for name, value in right.items() if name != "oauth_signature"},
@@ -595,25 +620,31 @@ async def test_parameters_that_come_twice(hub):
     body = urlencode(fields) + "&user_id=root"
     await hub.refused(await hub.launched11(fields, body=body), "is there 2 times", code=400)
     url = f"{hub.launch11}?user_id=root"
-    await hub.refused(await hub.launched11(hub.platform.launch11(url), path="hub/lti11/launch?user_id=root"))
-    await hub.refused(await hub.launched11(fields, path="hub/lti11/launch?x=1"), "open it from your course again")
+    await hub.refused(await hub.launched11(hub.platform.launch11(url), path="hub/lti/launch?user_id=root"))
+    await hub.refused(await hub.launched11(fields, path="hub/lti/launch?x=1"), "open it from your course again")
 
 
 async def test_the_signed_address_is_the_public_one(hub):
     """Behind a front end that ends TLS, the form was signed for https and the public name."""
     hub.site.server.xheaders = True
-    fields = hub.platform.launch11("https://hub.example.org/hub/lti11/launch")
+    fields = hub.platform.launch11("https://hub.example.org/hub/lti/launch")
     public = {"Host": "hub.example.org", "X-Forwarded-Proto": "https", "Origin": "https://hub.example.org"}
     headers = {**TOP, **FORM, **public, "Sec-Fetch-Site": "same-origin"}
-    answer = await hub.browser.ask("POST", "hub/lti11/launch", body=urlencode(fields), headers=headers)
+    answer = await hub.browser.ask("POST", "hub/lti/launch", body=urlencode(fields), headers=headers)
     assert answer.code == 303
     assert "Secure" in next(line for line in answer.headers.get_list("Set-Cookie") if "batchhub-session" in line)
+
+
+async def test_addresses_as_jupyterhub_had_them(hub):
+    path = "hub/lti/launch?custom_next=/hub/user-redirect/lab"
+    fields = hub.platform.launch11(f"{hub.site.url}/{path}")
+    assert (await hub.launched11(fields, path=path)).headers["Location"] == "/hub/user-redirect/lab"
 
 
 @pytest.mark.parametrize("moodle", [False, True])
 async def test_a_link_with_a_profile(hub, moodle):
     """In the address, which the signature covers; some platforms post its parameters as well."""
-    path = "hub/lti11/launch?profile=lab"
+    path = "hub/lti/launch?profile=lab"
     url = f"{hub.site.url}/{path}"
     fields = {**hub.platform.launch11(url), **({"profile": "lab"} if moodle else {})}
     assert (await hub.launched11(fields, path=path)).headers["Location"] == "/hub/spawn?profile=lab"

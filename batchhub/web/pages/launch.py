@@ -94,7 +94,7 @@ class LaunchPage(SignIn):
 
 
 class Login13Page(LaunchPage):
-    """``/hub/lti13/login``: a platform wants somebody signed in (third-party initiated login)."""
+    """``/hub/lti13/oauth_login``: a platform wants somebody signed in (third-party initiated login)."""
 
     kind = "lti13"
 
@@ -112,17 +112,17 @@ class Login13Page(LaunchPage):
         if not asked.get("iss"):
             raise BadInput(_NOT_HERE)
         if self.framed is not False and PRESSED not in fields:
-            again = f"{links.lti('lti13', 'login')}?{urlencode({**asked, PRESSED: '1'})}"
+            again = f"{links.lti}oauth_login?{urlencode({**asked, PRESSED: '1'})}"
             self.page("launch.html", again=again, action="", fields={}, who="", framed=True)
             return
-        callback = f"{self.our_origin}{links.lti('lti13', 'launch')}"
+        callback = f"{self.our_origin}{links.lti}oauth_callback"
         leaving = await self.web.services.people.leave(self, way.name, asked, "", callback)
         self.put_cookie(journey_cookie(leaving.state), leaving.sealed, links.hub, LIFE, crossing=True)
         self.see_other(leaving.url)
 
 
 class Launch13Page(LaunchPage):
-    """``/hub/lti13/launch``: back from there, with an ID token in a form that the platform's page has posted."""
+    """``/hub/lti13/oauth_callback``: back from there, with an ID token in a form that the platform's page has posted."""
 
     kind = "lti13"
 
@@ -138,7 +138,7 @@ class Launch13Page(LaunchPage):
 
 
 class Launch11Page(LaunchPage):
-    """``/hub/lti11/launch``: a form that the platform has signed.
+    """``/hub/lti/launch``: a form that the platform has signed.
 
     Any page can post such a form, also one that somebody got for an account of their own. So a form from elsewhere only makes a page that says who it
     would sign in; what signs in is the person's press of its button, which posts the same form from our own page.
@@ -174,15 +174,15 @@ class Tool13Page(Handler):
         """The addresses are those the request came to."""
         links, title = self.web.links, self.web.settings.title
         here = f"{self.request.protocol}://{self.request.host}"
-        launch = f"{here}{links.lti('lti13', 'launch')}"
+        launch = f"{here}{links.lti}oauth_callback"
         self.finish(
             {
                 "title": title,
                 "description": f"Notebooks on the cluster, by {title}.",
-                "oidc_initiation_url": f"{here}{links.lti('lti13', 'login')}",
+                "oidc_initiation_url": f"{here}{links.lti}oauth_login",
                 "target_link_uri": launch,
                 "redirect_uris": [launch],
-                "public_jwk_url": f"{here}{links.lti('lti13', 'jwks')}",
+                "public_jwk_url": f"{here}{links.lti}jwks",
                 "scopes": [],
                 "custom_fields": {},
                 "extensions": [
@@ -221,12 +221,15 @@ class ToolKeysPage(Handler):
 def destination(wanted: str, origin: str, links: Links) -> str:
     """The page that a launch asks for: a page of ours; for the launch's own address, or the hub's front, the servers' page.
 
-    ``?profile=NAME`` there opens the form of that profile, filled from the other parameters. It is still to be checked like any ``next``.
+    ``?next=PATH`` there leads on, and ``?profile=NAME`` opens the form of that profile, filled from the other parameters. What comes of it is still
+    to be checked, like any ``next``.
     """
     path, _, query = path_here(wanted, origin).partition("?")
-    fronts = {"", links.base, links.hub, links.hub.rstrip("/"), links.home}
-    if path not in fronts and not path.startswith((links.lti("lti13", ""), links.lti("lti11", ""))):
+    fronts = {"", links.base, links.hub, links.hub.rstrip("/"), links.home, links.lti11}
+    if path not in fronts and not path.startswith(links.lti):
         return f"{path}?{query}" if query else path
-    if parse_qs(query).get("profile"):
-        return f"{links.hub}spawn?{query}"
-    return links.home
+    asked = parse_qs(query)
+    for name in ("next", "custom_next"):
+        if name in asked:
+            return path_here(asked[name][0], origin)
+    return f"{links.hub}spawn?{query}" if "profile" in asked else links.home
