@@ -110,7 +110,7 @@ def _check(claims: Mapping[str, Any], expected: Expected, now: int) -> None:
     _check_times(claims, now)
     if expected.nonce is not None:
         nonce = claims.get("nonce")
-        if not isinstance(nonce, str) or not hmac.compare_digest(nonce.encode(), expected.nonce.encode()):
+        if not isinstance(nonce, str) or not hmac.compare_digest(_bytes(nonce), _bytes(expected.nonce)):
             raise BadToken("nonce: of another sign-in")
 
 
@@ -141,8 +141,12 @@ def _check_half_hash(claims: Mapping[str, Any], access_token: str, algorithm: st
     if named is None or not access_token:
         return
     right = create_half_hash(access_token, "EdDSA" if algorithm == "Ed25519" else algorithm)
-    if not isinstance(named, str) or right is None or not hmac.compare_digest(named.encode(), right):
+    if not isinstance(named, str) or right is None or not hmac.compare_digest(_bytes(named), right):
         raise BadToken("at_hash: of another access token")
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")  # JSON can spell half a character
 
 
 def _is_number(value: object) -> bool:

@@ -101,7 +101,7 @@ def groups_of(learner: Learner, source: Source) -> tuple[str, ...]:
     """
     if not learner.course:
         return ()
-    course = f"course:{source.prefix}{quote(learner.course, safe='@+')}"
+    course = f"course:{source.prefix}{quote(learner.course, safe='@+', errors='surrogatepass')}"
     words = {ROLE_WORDS[role] for role in learner.roles[:MOST_ROLES] if role in ROLE_WORDS}
     return (course, *(f"{course}:{word}" for word in sorted(words)))
 

@@ -2,6 +2,7 @@
 
 import hmac
 import logging
+import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -192,6 +193,13 @@ def test_settings(way):
         LTI11Authenticator()
     with pytest.raises(ConfigError, match="LTI11Authenticator needs https"):
         way.settle(Place("192.0.2.1", bytes(32), lambda: NOW))
+
+
+def test_without_the_package_the_extra_is_named(secret, monkeypatch):
+    monkeypatch.delitem(sys.modules, "batchhub.auth.lti11_signature")
+    monkeypatch.setitem(sys.modules, "oauthlib.oauth1.rfc5849", None)
+    with pytest.raises(ConfigError, match=r"pip install 'batchhub\[lti\]'"):
+        LTI11Authenticator(consumers={"campus": {"secret_file": str(secret)}})
 
 
 def test_the_page_may_be_framed_by_named_pages(secret):

@@ -1,5 +1,7 @@
 """LTI 1.3 as an authenticator: settings; and the launches it takes are those that pylti1p3 takes, whole."""
 
+import sys
+
 import pytest
 import pytest_asyncio
 from pylti1p3.cookie import CookieService
@@ -176,6 +178,14 @@ def test_over_plain_http_on_loopback_alone(way):
         way.settle(at("0.0.0.0"))
     way.settle(at("127.0.0.1"))
     way.settle(at("0.0.0.0", secure=True))
+
+
+def test_without_the_packages_the_extra_is_named(platform, monkeypatch):
+    for name in ("batchhub.auth.lti_tools", "batchhub.auth.lti_claims"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "pylti1p3.exception", None)
+    with pytest.raises(ConfigError, match=r"pip install 'batchhub\[lti\]'"):
+        LTI13Authenticator(platforms={platform.issuer: platform.table()})
 
 
 def test_nothing_is_believed_unless_named():

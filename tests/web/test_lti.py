@@ -308,6 +308,7 @@ async def test_the_framed_page_holds_what_it_was_given_as_text(hub):
     [
         {"nonce": "another"},
         {"nonce": None},
+        {"nonce": "\ud800"},
         {"iss": "https://evil.example"},
         {"aud": "another"},
         {"aud": ["hub-client", "another"]},
@@ -346,6 +347,18 @@ async def test_without_roles_one_is_in_the_course_and_nothing_more(hub):
     hub.platform.claims = {f"{CLAIM}roles": []}
     assert (await hub.round()).code == 303
     assert hub.way.last["groups"] == ("course:42",)
+
+
+@pytest.mark.parametrize(
+    "half", ["sub", f"{CLAIM}target_link_uri", f"{CLAIM}roles", f"{CLAIM}context", "email", "name"]
+)
+async def test_half_a_character(hub, half):
+    """JSON can spell what no text can hold; nobody falls over it."""
+    text = "\ud800"
+    hub.platform.claims = {half: {f"{CLAIM}roles": [text], f"{CLAIM}context": {"id": text}}.get(half, text)}
+    answer = await hub.round()
+    assert (answer.code, answer.headers["Location"]) == (303, "/hub/home")
+    assert all(group.isascii() for group in hub.way.last["groups"])
 
 
 @pytest.mark.parametrize("kind", ["LtiDeepLinkingRequest", "LtiSubmissionReviewRequest", "Anything"])
