@@ -27,7 +27,7 @@ def tracked() -> list[Path]:
 
 
 def test_no_module_is_longer_than_one_can_hold_in_the_head() -> None:
-    allowed = {"launch.py": 1020}  # one file by design: it is copied to the node
+    allowed = {"launch.py": 1040}  # one file by design: it is copied to the node
     for path in tracked():
         if path.suffix == ".py" and "batchhub" in path.parts[:-1] and "tests" not in path.relative_to(ROOT).parts:
             lines = len(path.read_text().splitlines())

@@ -12,10 +12,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from tornado.httpserver import HTTPServer
 
+from batchhub.app.customising import SiteCustomiser
 from batchhub.app.jobs import SiteJobBuilder
 from batchhub.app.metrics import HubMetrics, MeteredTransport
 from batchhub.app.orphans import grounds_of
-from batchhub.app.people import make_people
+from batchhub.app.people import make_people, make_sources
 from batchhub.app.plan import HubPlan
 from batchhub.app.reach import make_transport
 from batchhub.app.revocations import Revocations
@@ -90,6 +91,7 @@ class Hub:
         extendable: dict[str, Extendable] = {}
         grounds: dict[str, Grounds] = {}
         authority = site_authority(plan.site, plan.state, utc_now)
+        customise = SiteCustomiser(plan.site, make_sources(plan, self.store))
         for cluster in plan.site.clusters:
             transport = MeteredTransport(cluster.name, make_transport(cluster, utc_now, authority), self._metrics)
             self._transports[cluster.name] = transport
@@ -106,7 +108,7 @@ class Hub:
             )
             self._metrics.watch(poller, utc_now)
             hands = GuardedTransport(transport, self._leadership.must_lead)
-            clusters[cluster.name] = Cluster(poller, Launcher(hands, dialect, self._builder))
+            clusters[cluster.name] = Cluster(poller, Launcher(hands, dialect, self._builder, customise))
             watched[cluster.name] = Watched(poller, hands)
             most = read_most(cluster.extend_at_most)
             extendable[cluster.name] = Extendable(transport, dialect, poller, cluster.extended_by, most)

@@ -15,6 +15,7 @@ from batchhub.config.clusters import ClusterSettings
 from batchhub.control.ports import JobFiles
 from batchhub.control.walltime import DEFAULT_NOTICES, Notices
 from batchhub.core import handshake, proofs
+from batchhub.core.customising import FILES, FILES_VARIABLE, NOT_CUSTOMISED, Customisation
 from batchhub.core.errors import BadInput, ConfigError, Denied
 from batchhub.core.forms import STANDARD, Profile
 from batchhub.core.handshake import Connection
@@ -55,11 +56,11 @@ class SiteJobBuilder:
 
     # ------------------------------------------------ files
 
-    def build(self, server: Server, home: str) -> JobFiles:
+    def build(self, server: Server, home: str, added: Customisation = NOT_CUSTOMISED) -> JobFiles:
         """Render the script and the documents. Raises BadInput, TemplateProblem."""
         cluster, profile = self._site.cluster(server.cluster), self._site.profile(server.profile)
         directory = f"{home.rstrip('/')}/.batchhub/jobs/{server.id}"
-        script = self.script(server, home, directory)
+        script = self.script(server, home, directory, added)
         application = self._site.applications[profile.application].with_arguments(profile.arguments)
         callback = (
             f"{cluster.callback_url.rstrip('/')}/hub/api/jobs/{server.id}/connection" if cluster.callback_url else ""
@@ -82,8 +83,9 @@ class SiteJobBuilder:
             ),
         )
         # The secrets come last: what a requeued job reads is never older than what is signed.
-        files = job_files(script, launch, self.secrets(server))
-        return JobFiles(script, {proofs.PROOF: self.proof(server), **files})
+        files = job_files(script, launch, self.secrets(replace(server, directory=directory), added))
+        given = {f"{FILES}/{name}": data for name, data in added.files.items()}
+        return JobFiles(script, {proofs.PROOF: self.proof(server), **given, **files})
 
     def notices(self, server: Server) -> Notices:
         """When the owner is warned of the end of the job's time, and when the job saves: the profile's word, else the site's."""
@@ -92,16 +94,20 @@ class SiteJobBuilder:
         save = self._notices.save_before if found.save_before is None else timedelta(seconds=found.save_before)
         return Notices(warn, save)
 
-    def script(self, server: Server, home: str, directory: str) -> str:
+    def script(self, server: Server, home: str, directory: str, added: Customisation = NOT_CUSTOMISED) -> str:
         """The job script alone."""
         cluster, profile = self._site.cluster(server.cluster), self._site.profile(server.profile)
-        return self._renderer.render(self._dialects[cluster.name], _context(server, cluster, profile, home, directory))
+        context = _context(server, cluster, profile, home, directory)
+        files = f"{directory}/{FILES}" if added.files else ""
+        shown = replace(context, environment=added.over(context.environment), files=files)
+        return self._renderer.render(self._dialects[cluster.name], shown)
 
-    def secrets(self, server: Server) -> bytes:
+    def secrets(self, server: Server, added: Customisation = NOT_CUSTOMISED) -> bytes:
         """``secrets.json`` of the server's generation."""
         keys = self._dial_in.keys(server)
         token = self.token(server, server.generation)
-        return handshake.secrets_document(server.generation, token, keys.private if keys else "")
+        env = {**added.secret, FILES_VARIABLE: f"{server.directory}/{FILES}"} if added.files else added.secret
+        return handshake.secrets_document(server.generation, token, keys.private if keys else "", env)
 
     def proof(self, server: Server) -> bytes:
         """``server.json``: the run's facts, signed."""
@@ -205,11 +211,18 @@ class SiteJobBuilder:
     # ------------------------------------------------ a look without a server
 
     def preview(
-        self, profile: Profile, options: Mapping[str, OptionValue], user: str, home: str, server: Server
+        self,
+        profile: Profile,
+        options: Mapping[str, OptionValue],
+        user: str,
+        home: str,
+        server: Server,
+        *,
+        added: Customisation = NOT_CUSTOMISED,
     ) -> str:
         """The script that would be submitted for these values."""
         shown = replace(server, user=UserName(user), profile=profile.name, cluster=profile.cluster, options=options)
-        return self.script(shown, home, f"{home}/.batchhub/jobs/{shown.id}")
+        return self.script(shown, home, f"{home}/.batchhub/jobs/{shown.id}", added)
 
 
 def _uses_socket(application: Application) -> bool:

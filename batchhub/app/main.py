@@ -10,6 +10,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
@@ -17,6 +18,7 @@ from traitlets import Unicode
 from traitlets.config import Config
 
 from batchhub.app.command import Command, run, say
+from batchhub.app.customising import SiteCustomiser, check_kept
 from batchhub.app.demo import Demo
 from batchhub.app.detached import keep_detached, reload_detached, start_detached, stop_detached
 from batchhub.app.events_command import EventsCommand
@@ -134,11 +136,15 @@ class RenderCommand(Command):
     )
     profile = Unicode(help="Which profile; the first one if not given.").tag(config=True)
     user = Unicode(help="For whom; you if not given.").tag(config=True)
+    groups = Unicode(help="Groups of theirs, with commas between: what is added to whose jobs depends on them.").tag(
+        config=True
+    )
     home = Unicode(help="Home directory on the cluster; /home/USER if not given.").tag(config=True)
     aliases: ClassVar[dict[Any, Any]] = {  # type: ignore[misc]
         **Command.aliases,
         "profile": ("RenderCommand.profile", "NAME|Which profile; the first one if not said."),
         "user": ("RenderCommand.user", "NAME|For whom; you if not said."),
+        "groups": ("RenderCommand.groups", "NAME,…|Groups of theirs, which additions may depend on."),
         "home": ("RenderCommand.home", "DIR|Home directory on the cluster; /home/USER if not said."),
     }
     arguments = "[NAME=VALUE …]"
@@ -168,7 +174,11 @@ class RenderCommand(Command):
         epoch = datetime.fromtimestamp(0, UTC)
         server = Server(PREVIEW_ID, UserName(user), "", profile.cluster, profile.name, account, epoch, epoch)
         home = (self.home or f"/home/{account}").rstrip("/")
-        sys.stdout.write(SiteJobBuilder(site, bytes(32)).preview(profile, options, user, home, server))
+        shown = replace(server, options=options)
+        groups = tuple(name for word in self.groups.split(",") if (name := word.strip()))
+        added = SiteCustomiser(site).shown(shown, home, groups)
+        script = SiteJobBuilder(site, bytes(32)).preview(profile, options, user, home, shown, added=added)
+        sys.stdout.write(script)
 
 
 class DatabaseCommand(ServingCommand):
@@ -244,6 +254,7 @@ class ConfigCommand(Command):
         place = place_of(self.trait(traits.Proxy), bytes(32), site)
         for way in ways.values():
             way.settle(place)  # type: ignore[attr-defined]
+        check_kept(site, ways.values())  # type: ignore[arg-type]
         where = self.config_path or "the defaults"
         say(f"{where}: {len(site.clusters)} clusters, {len(site.profiles)} profiles; nothing is wrong.")
 

@@ -5,7 +5,7 @@ Labels are clusters, profiles, phases, outcomes and programs, all of them bounde
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Protocol
@@ -209,6 +209,10 @@ class MeteredTransport:
     def remove_directory(self, path: str, user: str) -> Awaitable[None]:
         """As the transport does."""
         return self._inner.remove_directory(path, user)
+
+    def discard(self, path: str, names: Sequence[str], user: str) -> Awaitable[None]:
+        """As the transport does."""
+        return self._inner.discard(path, names, user)
 
     def close(self) -> Awaitable[None]:
         """As the transport does."""

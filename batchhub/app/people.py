@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from batchhub.app.customising import Sources
 from batchhub.app.plan import HubPlan
 from batchhub.app.revocations import Revocations
 from batchhub.app.state import utc_now
@@ -11,6 +15,7 @@ from batchhub.auth.states import AuthStates
 from batchhub.auth.throttle import Throttle
 from batchhub.auth.tokens import Tokens
 from batchhub.auth.xsrf import Xsrf
+from batchhub.core.model import UserName
 from batchhub.store.persons import Persons
 from batchhub.store.store import Store
 from batchhub.web.people import AuthPeople
@@ -34,3 +39,18 @@ def make_people(plan: HubPlan, store: Store, revocations: Revocations) -> AuthPe
         guard=Xsrf(cookie_key),
         clock=utc_now,
     )
+
+
+def make_sources(plan: HubPlan, store: Store) -> Sources:
+    """What the site's additions to jobs may depend on, as it is kept at that moment."""
+    persons = Persons(store)
+    states = AuthStates(persons, plan.state.vault.current)
+
+    async def groups(user: UserName) -> tuple[str, ...]:
+        found = await persons.person(user)
+        return found.groups if found is not None else ()
+
+    async def state(user: UserName) -> Mapping[str, Any]:
+        return await states.of(user) or {}
+
+    return Sources(groups, state)

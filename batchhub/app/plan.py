@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+from batchhub.app.customising import check_kept
 from batchhub.app.dialling import Dialling, plan_dialling
 from batchhub.app.doors import SiteDoors
 from batchhub.app.orphans import orphan_settings
@@ -79,6 +80,7 @@ def plan_hub(
     place = place_of(trait(traits.Proxy), state.key("tickets"), site)
     for authenticator in authenticators.values():
         authenticator.settle(place)
+    check_kept(site, authenticators.values())
     hub, proxy, pages = trait(traits.Hub), trait(traits.Proxy), trait(traits.Pages)
     sessions, watching, starting = trait(traits.Sessions), trait(traits.Watching), trait(traits.Starting)
     limits, culling = trait(traits.Limits), trait(traits.Culling)

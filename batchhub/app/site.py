@@ -11,10 +11,12 @@ from typing import Any
 
 from traitlets.config import Configurable
 
+from batchhub.config.additions import read_rules
 from batchhub.config.clusters import ClusterSettings, read_clusters
 from batchhub.config.profiles import read_profiles
 from batchhub.config.tables import check_keys, read, suggest
 from batchhub.config.traits import BatchHub, Culling, Hub, Proxy
+from batchhub.core.customising import Rule
 from batchhub.core.errors import BadInput, ConfigError
 from batchhub.core.forms import Profile
 from batchhub.core.hosts import Origin, read_origin
@@ -32,6 +34,8 @@ class Site:
     template_dirs: tuple[Path, ...]
     origin: Origin | None = None
     """The hub's, when every server has a host of its own below it."""
+    additions: tuple[Rule, ...] = ()
+    """What is added to some people's jobs, in the order in which the later counts."""
 
     def cluster(self, name: str) -> ClusterSettings:
         """Raises ConfigError."""
@@ -53,14 +57,16 @@ def read_site(traits: BatchHub) -> Site:
     clusters: dict[str, Any] = dict(traits.clusters)
     profiles: list[Any] = list(traits.profiles)
     applications: dict[str, Any] = dict(traits.applications)
+    additions: list[Any] = list(traits.additions)
     if traits.site_file:
         table = _toml(Path(traits.site_file))
-        check_keys(table, ("clusters", "profiles", "applications"), traits.site_file)
+        check_keys(table, ("clusters", "profiles", "applications", "additions"), traits.site_file)
         for name in set(clusters) & set(table.get("clusters", {})):
             raise ConfigError(f"cluster {name!r} is both in c.BatchHub.clusters and in {traits.site_file}.")
         clusters.update(table.get("clusters", {}))
         profiles.extend(table.get("profiles", []))
         applications.update(table.get("applications", {}))
+        additions.extend(_listed(table.get("additions", []), traits.site_file))
     known = {**BUILT_IN, **{name: _application(name, table) for name, table in applications.items()}}
     read = read_clusters(clusters)
     if not read:
@@ -82,7 +88,14 @@ def read_site(traits: BatchHub) -> Site:
     for directory in directories:
         if not directory.is_dir():
             raise ConfigError(f"c.BatchHub.template_dirs: {directory} is not a directory.")
-    return Site(read, found, known, directories, _origin(traits.subdomain_host))
+    rules = read_rules(additions, found, [cluster.name for cluster in read])
+    return Site(read, found, known, directories, _origin(traits.subdomain_host), rules)
+
+
+def _listed(tables: Any, where: str) -> list[Any]:
+    if not isinstance(tables, list):
+        raise ConfigError(f"{where}: additions: a list of tables is expected, each under [[additions]].")
+    return tables
 
 
 def with_limits(site: Site, culling: Culling) -> Site:

@@ -24,13 +24,18 @@ class BatchHub(Configurable):
         help="SQLAlchemy address of the database; empty: SQLite in state_dir. A password in it is not printed anywhere."
     ).tag(config=True)
     site_file = Unicode(
-        help="TOML file with [clusters.NAME] and [[profiles]] tables, beside or instead of the two traits of these names."
+        help="TOML file with [clusters.NAME], [[profiles]] and [[additions]] tables, beside or instead of the traits of these names."
     ).tag(config=True)
     clusters = Dict(help="Cluster name -> table; docs/configuration.md names the keys.").tag(config=True)
     profiles = List(Any(), help="What people can start, in the order shown; a list of tables.").tag(config=True)
     applications = Dict(help="Application name -> table: further web applications that profiles may name.").tag(
         config=True
     )
+    additions = List(
+        Any(),
+        help="What is added to some people's jobs, by group, profile, cluster or user: variables and files from templates; a list of tables, the "
+        "later of which counts. docs/environment.md.",
+    ).tag(config=True)
     subdomain_host = Unicode(
         help="The hub's own address, as in https://hub.example.org, to give each server a host of its own below it "
         "(https://ann.hub.example.org): then no notebook's scripts share an origin with the hub or another server. Needs a DNS entry and "

@@ -1,4 +1,7 @@
-"""What a job that ended left behind: its exit record and the last lines of its log, fetched once, and again if they could not be had."""
+"""What a job that ended left behind: its exit record and the last lines of its log, fetched once, and again if they could not be had.
+
+Its secrets are removed then; the rest stays as evidence until :mod:`batchhub.control.retention` takes it.
+"""
 
 from __future__ import annotations
 
@@ -87,7 +90,7 @@ class Collector:
             await self._troubles.failed(row, Action.COLLECT, str(error))
             return row
         await self._troubles.over(row, Action.COLLECT)
-        if remains.whole:
+        if await self._forgotten(row, launcher) and remains.whole:
             self._uncollected.done(row.id)
         else:
             self._again(row)
@@ -104,6 +107,22 @@ class Collector:
 
         seen = "no exit record" if remains.exit is None else f"exit record: code {remains.exit.code}"
         return await self._store.update(row.id, note, trace=lambda: Trace("collect", seen=seen, done=Action.COLLECT))
+
+    async def forget(self, row: Server, launcher: Launcher) -> None:
+        """Remove the secrets of a run that ended with nothing to fetch; what cannot be removed now is tried again with the rest."""
+        if not await self._forgotten(row, launcher):
+            self._again(row)
+
+    async def _forgotten(self, row: Server, launcher: Launcher) -> bool:
+        """Whether an ended run's directory holds no secret any more. Before its end its job needs them."""
+        if row.phase is not Phase.ENDED or not row.directory:
+            return True
+        try:
+            await launcher.forget(row)
+        except HubError as error:
+            log.warning("server %s: the secrets that its job was given cannot be removed: %s", row.id, error)
+            return False
+        return True
 
     def _again(self, row: Server) -> None:
         delay = self._uncollected.missed(row)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from batchhub.core.ports import Command, Completed, Transport
 
@@ -33,6 +33,11 @@ class GuardedTransport:
         """See Transport."""
         self._must_lead()
         await self._inner.remove_directory(path, user)
+
+    async def discard(self, path: str, names: Sequence[str], user: str) -> None:
+        """See Transport."""
+        self._must_lead()
+        await self._inner.discard(path, names, user)
 
     def home(self, user: str) -> Awaitable[str]:
         """See Transport."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-from batchhub.control.ports import JobBuilder
+from batchhub.control.ports import Customiser, JobBuilder
+from batchhub.core.customising import FILES, NOT_CUSTOMISED, Customisation
 from batchhub.core.errors import BadInput, FileMissing, HubError
-from batchhub.core.handshake import MAX_BYTES, Connection, ExitRecord, read_connection, read_exit
+from batchhub.core.handshake import MAX_BYTES, SECRETS, Connection, ExitRecord, read_connection, read_exit
 from batchhub.core.model import JobId, Server, ServerId
 from batchhub.core.ports import Dialect, JobRequest, Transport
 from batchhub.core.proofs import PROOF, Facts
@@ -29,20 +30,36 @@ class Remains:
     """Whether all of it could be read, or is known not to be there."""
 
 
-class Launcher:
-    """Works as the server's own account throughout, but for commands that only the service may run."""
+async def not_customised(_server: Server, _home: str) -> Customisation:
+    """Nothing is added to anybody's jobs."""
+    return NOT_CUSTOMISED
 
-    def __init__(self, transport: Transport, dialect: Dialect, builder: JobBuilder) -> None:
+
+class Launcher:
+    """Works as the server's own account throughout, but for commands that only the service may run.
+
+    ``customise`` says what a site adds to a job.
+    """
+
+    def __init__(
+        self, transport: Transport, dialect: Dialect, builder: JobBuilder, customise: Customiser = not_customised
+    ) -> None:
         self._transport = transport
         self._dialect = dialect
         self._builder = builder
+        self._customise = customise
 
     async def prepare(self, row: Server) -> tuple[str, str]:
-        """Write the job directory; returns its path and the script. Raises Unreachable, NotFound, BadInput, TemplateProblem."""
+        """Write the job directory; returns its path and the script. Raises Unreachable, NotFound, BadInput, TemplateProblem.
+
+        All of it is made before any of it is written.
+        """
         home = await self._transport.home(row.account)
         directory = job_directory(home, row.id)
-        files = self._builder.build(row, home)
+        added = await self._customise(row, home)
+        files = self._builder.build(row, home, added)
         await self._transport.make_directory(directory, row.account)
+        await self._clear_files(directory, row, added, fresh=not row.submit_count)
         for name, data in files.files.items():
             await self._transport.put(f"{directory}/{name}", data, row.account)
         return directory, files.script
@@ -72,12 +89,28 @@ class Launcher:
             self._dialect.read_cancel(await self._transport.run(command, command.runs_as(row.account)))
 
     async def renew(self, row: Server) -> None:
-        """Write the secrets of the row's generation for the job's next start. Raises Unreachable.
+        """Write the secrets of the row's generation, and what is added to the job, for its next start. Raises as :meth:`prepare`.
 
         The proof goes first: it must name no older generation than the secrets that a start may read.
         """
+        added = await self._customise(row, row.directory.removesuffix(f"/{JOBS_DIRECTORY}/{row.id}") or "/")
+        secrets = self._builder.secrets(row, added)
         await self._transport.put(f"{row.directory}/{PROOF}", self._builder.proof(row), row.account)
-        await self._transport.put(f"{row.directory}/secrets.json", self._builder.secrets(row), row.account)
+        await self._clear_files(row.directory, row, added)
+        for name, data in added.files.items():
+            await self._transport.put(f"{row.directory}/{FILES}/{name}", data, row.account)
+        await self._transport.put(f"{row.directory}/{SECRETS}", secrets, row.account)
+
+    async def _clear_files(self, directory: str, row: Server, added: Customisation, *, fresh: bool = False) -> None:
+        """An empty directory for the files that are added, or none: what an earlier start was given may be nobody's to have now."""
+        if added.files or not fresh:
+            await self._transport.discard(directory, (FILES,), row.account)
+        if added.files:
+            await self._transport.make_directory(f"{directory}/{FILES}", row.account)
+
+    async def forget(self, row: Server) -> None:
+        """Remove what an ended job was given in confidence; the rest stays as evidence. Raises Unreachable, Denied."""
+        await self._transport.discard(row.directory, (FILES, SECRETS), row.account)
 
     async def proof(self, row: Server) -> Facts:
         """What its directory proves of the run. Raises FileMissing, BadInput, Denied, Unreachable."""

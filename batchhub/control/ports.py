@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
+from batchhub.core.customising import NOT_CUSTOMISED, Customisation
 from batchhub.core.handshake import Connection
 from batchhub.core.model import Endpoint, Observation, Outcome, Phase, Server, ServerId, Trace, Truth
 from batchhub.core.ports import RouteTarget
@@ -184,20 +185,28 @@ class OrphanStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class JobFiles:
-    """What is written into a job's directory before it is submitted, in the order of ``files``, each 0600; ``script`` is submitted."""
+    """What is written into a job's directory before it is submitted, in the order of ``files``, each 0600; ``script`` is submitted.
+
+    A name may stand in one directory below, as ``files/spark.conf``.
+    """
 
     script: str
     files: Mapping[str, bytes]
 
 
+Customiser = Callable[[Server, str], Awaitable[Customisation]]
+"""What a site adds to one job, from its server and its owner's home directory on the cluster; made anew at each call, as values may be fresh
+credentials. Raises any HubError; its sentence is the owner's to read, and holds no value."""
+
+
 class JobBuilder(Protocol):
     """Turns a server into the contents of its job directory. Raises BadInput or TemplateProblem."""
 
-    def build(self, server: Server, home: str) -> JobFiles:
+    def build(self, server: Server, home: str, added: Customisation = NOT_CUSTOMISED) -> JobFiles:
         """Render the script and the documents; ``home`` is the account's on the cluster."""
 
-    def secrets(self, server: Server) -> bytes:
-        """``secrets.json`` for the server's current generation."""
+    def secrets(self, server: Server, added: Customisation = NOT_CUSTOMISED) -> bytes:
+        """``secrets.json`` for the server's current generation; its directory must be known where files are added."""
 
     def proof(self, server: Server) -> bytes:
         """``server.json``: the run's facts, signed, by which its job is known for ours without a row."""

@@ -277,6 +277,8 @@ class Reconciler:
             measure(self._meters, found, row, self._clock())
         if row.phase is Phase.ENDED and before.phase is not Phase.ENDED:
             await self._offers.withdraw(row)
+            if Action.COLLECT not in decision.actions:
+                await self._collector.forget(row, cluster.launcher)
         elif row.phase is Phase.ENDED and self._collector.expects(row):
             await self._collector.collect(row, cluster.launcher)
         if row.phase is Phase.ENDED and not self._collector.expects(row):

@@ -32,6 +32,9 @@ OWN_PREFIXES = ("BATCHHUB_", "JUPYTERHUB_")
 OWN_VARIABLES = frozenset({"JUPYTER_TOKEN", "JUPYTER_TOKEN_FILE", "BASH_ENV", "ENV", "IFS", "SHELLOPTS", "BASHOPTS"})
 """Others that are not for additions: by the first two the application knows its secret, the others change what the job's script means."""
 
+LOADED_VARIABLES = frozenset({"LD_PRELOAD", "LD_AUDIT"})
+"""They load code into every program that is started: for a prologue, the administrator's own shell text, and no made value."""
+
 NOTHING: Mapping[str, str] = MappingProxyType({})
 NO_FILES: Mapping[str, bytes] = MappingProxyType({})
 
@@ -114,6 +117,8 @@ def _check_variable(name: object, value: object) -> None:
         raise BadInput(f"{name!r:.120} cannot name a variable: letters, digits and '_', at most 128, no digit first.")
     if name in OWN_VARIABLES or name.startswith(OWN_PREFIXES):
         raise BadInput(f"The variable {name} is the hub's own to set.")
+    if name in LOADED_VARIABLES:
+        raise BadInput(f"The variable {name} loads code into every program of the job; only a prologue may set it.")
     if not isinstance(value, str):
         raise BadInput(f"The variable {name} must be text, not {type(value).__name__}.")
     try:

@@ -17,6 +17,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Literal, NoReturn
 
 from batchhub.core.errors import BadInput, ConfigError
@@ -37,6 +38,8 @@ OFFER_HOST, OFFER_PORT = "batchhub", 1
 
 MAX_BYTES = 16_384
 """No document of a job is longer."""
+MAX_SECRETS = 1024 * 1024
+"""Bytes of ``secrets.json``, which holds what is added to the application's environment in confidence."""
 SCHEMES = ("token", "Bearer", "Basic", "")
 MAX_SOCKET = 107
 """Bytes in a Unix socket's path: ``sun_path`` of unix(7) has 108 with the final NUL."""
@@ -205,10 +208,12 @@ def launch_document(
     return _dump(document)
 
 
-def secrets_document(generation: int, token: str, offer_key: str = "") -> bytes:
+def secrets_document(
+    generation: int, token: str, offer_key: str = "", env: Mapping[str, str] = MappingProxyType({})
+) -> bytes:
     """``secrets.json``, to be written 0600. ``offer_key`` is the private key, in OpenSSH's format, that the job dials in with.
 
-    Raises BadInput (which never holds a secret).
+    ``env`` is set for the application alone, before what ``launch.json`` sets. Raises BadInput (which never holds a secret).
     """
     if not 1 <= generation <= 10**9:
         raise BadInput(f"generation {generation} is not a positive number.")
@@ -216,7 +221,11 @@ def secrets_document(generation: int, token: str, offer_key: str = "") -> bytes:
         raise BadInput("A server's token must be 32 to 512 characters of A-Z, a-z, 0-9, '-' and '_'.")
     if offer_key and not _PRIVATE_KEY.fullmatch(offer_key):
         raise BadInput("The key that a job dials in with is not in OpenSSH's format.")
-    return _dump({"version": VERSION, "generation": generation, "token": token, "offer_key": offer_key})
+    for name, value in env.items():
+        if not _NAME.fullmatch(name) or "\0" in value:
+            raise BadInput(f"The variable {name[:40]!r} cannot be given to an application.")
+    document = {"version": VERSION, "generation": generation, "token": token, "offer_key": offer_key, "env": dict(env)}
+    return _dump(document, MAX_SECRETS, "The variables that are added to the job")
 
 
 def end_document(at: datetime) -> bytes:
@@ -256,10 +265,14 @@ def _plain(what: str, value: str) -> None:
         raise BadInput(f"{what[:80]} holds a control character or is too long.")
 
 
-def _dump(document: Mapping[str, object]) -> bytes:
+def _dump(
+    document: Mapping[str, object],
+    limit: int = 4 * MAX_BYTES,
+    what: str = "An application's command and environment",
+) -> bytes:
     data = json.dumps(document, ensure_ascii=True, separators=(",", ":")).encode() + b"\n"
-    if len(data) > 4 * MAX_BYTES:
-        raise BadInput("An application's command and environment are too long together (64 KiB).")
+    if len(data) > limit:
+        raise BadInput(f"{what} are too long together ({limit // 1024} KiB as JSON).")
     return data
 
 

@@ -90,6 +90,9 @@ class Transport(Protocol):
     def remove_directory(self, path: str, user: str) -> Awaitable[None]:
         """Remove a job's directory, ``…/.batchhub/jobs/ID``, and nothing else, never through a link. Raises BadInput, Denied."""
 
+    def discard(self, path: str, names: Sequence[str], user: str) -> Awaitable[None]:
+        """Remove these files and directories of a job's directory, which stays; what is not there is well. Raises BadInput, Denied."""
+
     def close(self) -> Awaitable[None]:
         """Let go of every connection."""
 

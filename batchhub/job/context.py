@@ -60,7 +60,7 @@ class JobContext:
     ``memory_mib`` and ``walltime`` are per job, on one node; ``None`` leaves them to the scheduler. ``gpus`` may be 0. ``options`` are the
     site's own form fields. ``directives``, ``prologue``, ``epilogue`` and ``command`` are the administrator's own text and trusted;
     ``command`` replaces what starts the launcher. ``python`` is the interpreter that runs it on the node (3.6 or newer).
-    ``memory_unit`` is LSF's ``LSF_UNIT_FOR_LIMITS``; empty writes ``4096MB``, which LSF reads since 10.1.0.2.
+    ``files`` is the directory of the files that are added to it, if any are. ``memory_unit`` is LSF's ``LSF_UNIT_FOR_LIMITS``; empty writes ``4096MB``, which LSF reads since 10.1.0.2.
     """
 
     job_name: str
@@ -85,6 +85,7 @@ class JobContext:
     command: str = ""
     python: str = "python3"
     environment: Mapping[str, str] = field(default_factory=lambda: NO_ENVIRONMENT)
+    files: str = ""
     memory_unit: str = ""
 
     def check(self) -> None:
@@ -109,7 +110,7 @@ class JobContext:
             self._line(name, value)
             if not PLAIN.fullmatch(value):
                 raise BadInput(f"{name}: {value[:60]!r} may hold only letters, digits and _.,:=/@+%-.")
-        for name in ("directory", "username", "homedir", "constraint", "python"):
+        for name in ("directory", "username", "homedir", "constraint", "python", "files"):
             self._line(name, getattr(self, name))
         if not _CONSTRAINT.fullmatch(self.constraint):
             raise BadInput(f"constraint: {self.constraint[:60]!r} holds a character that no scheduler reads in one.")
@@ -146,6 +147,7 @@ class JobContext:
             "directory": self.directory,
             "environment": dict(self.environment),
             "epilogue": RawText(self.epilogue),
+            "files": self.files,
             "gpu_type": self.gpu_type,
             "gres": gres if self.gpus else "",
             "homedir": self.homedir,

@@ -72,6 +72,8 @@ SHORT_JOB = 5
 LAST_SECONDS = 10.0
 """So long before the end a command that saves is ended."""
 MAX_SOCKET = 107
+MAX_SECRETS = 1048576
+"""Bytes of secrets.json: it may hold variables for the application alone."""
 PR_SET_PDEATHSIG = 1
 
 
@@ -100,7 +102,7 @@ def check_directory(directory: str) -> None:
         raise Problem(f"the job directory may be written by others (mode {found.st_mode & 0o777:o})")
 
 
-def read_document(directory: str, name: str, secret: bool = False) -> Dict[str, Any]:
+def read_document(directory: str, name: str, secret: bool = False, limit: int = 65536) -> Dict[str, Any]:
     """Read one of the hub's files; a secret one must be private."""
     try:
         fd = os.open(os.path.join(directory, name), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -112,12 +114,12 @@ def read_document(directory: str, name: str, secret: bool = False) -> Dict[str, 
             raise Problem(name + " is not a file of the user that runs the job")
         if secret and found.st_mode & 0o077:
             raise Problem(f"{name} may be read by others (mode {found.st_mode & 0o777:o})")
-        data = file.read(65537)
+        data = file.read(limit + 1)
     try:
         document = json.loads(data.decode("utf-8"))
     except ValueError as error:
         raise Problem(name + " is not JSON") from error
-    if len(data) > 65536 or not isinstance(document, dict) or document.get("version") != VERSION:
+    if len(data) > limit or not isinstance(document, dict) or document.get("version") != VERSION:
         raise Problem(name + " is not what this launcher reads")
     return document
 
@@ -606,6 +608,7 @@ class Run:
         self.generation = 0
         self.run_token = ""
         self.token = ""
+        self.confided = {}  # type: Dict[str, str]
         self.dial_in = None  # type: Optional[DialIn]
         self.last = None  # type: Optional[LastMinutes]
         self.held = None  # type: Optional[socket.socket]
@@ -639,12 +642,13 @@ class Run:
     def load(self) -> None:
         """Read the documents and hand the token on in a file."""
         self.launch = read_document(self.directory, "launch.json")
-        secrets = read_document(self.directory, "secrets.json", secret=True)
+        secrets = read_document(self.directory, "secrets.json", secret=True, limit=MAX_SECRETS)
         self.generation, self.run_token = int(secrets["generation"]), str(secrets["token"])
         # Each start has a secret of its own, which the hub derives in the same way (core/handshake.py, start_token).
         mark = hmac.new(self.run_token.encode("ascii"), self.nonce.encode("ascii"), hashlib.sha256).digest()
         self.token = base64.urlsafe_b64encode(mark).rstrip(b"=").decode("ascii")
         write_file(self.directory, "token", self.token.encode("ascii"))  # no newline: Jupyter does not strip one
+        self.confided = {str(name): str(value) for name, value in (secrets.get("env") or {}).items()}
         wanted = self.launch.get("dial_in")
         if wanted:
             self.dial_in = DialIn(self.directory, wanted, str(secrets["offer_key"]))
@@ -755,7 +759,7 @@ class Run:
             held = hold_port(bind, self.launch["ports"], avoid)
             self.port = held.getsockname()[1]
         argv = [self.fill(word, False) for word in self.launch["argv"]]
-        env = dict(os.environ)
+        env = dict(os.environ, **self.confided)
         for name, value in self.launch["env"].items():
             if value is None:
                 env.pop(name, None)
@@ -979,6 +983,18 @@ class Run:
         self.note(None if number else code, number, word)
         for name in ("connection.json", "token", "app.sock", "offer_key", "known_hosts", "end.json"):
             remove(self.path(name))
+        if self.answered and not self.stopping:
+            self.forget()
+
+    def forget(self) -> None:
+        """The application ended by itself, so its job is not requeued: what the hub confided to it goes. In other cases the hub sees to that."""
+        try:
+            newest = int(read_document(self.directory, "secrets.json", secret=True, limit=MAX_SECRETS)["generation"])
+        except (Problem, KeyError, ValueError):
+            return
+        if newest == self.generation:
+            shutil.rmtree(self.path("files"), ignore_errors=True)
+            remove(self.path("secrets.json"))
 
 
 def prepare_child() -> Any:

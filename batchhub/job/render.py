@@ -6,28 +6,23 @@ A site's directories are searched first, then ours; ours are always there under 
 
 from __future__ import annotations
 
-import difflib
-import re
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 
 import jinja2
-from jinja2 import meta, nodes
 from jinja2.runtime import Undefined
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from batchhub.core.errors import BadInput, TemplateProblem
 from batchhub.job.context import DIALECTS, JobContext, Options
+from batchhub.job.sandbox import CONTROL, UNDEFINED, Assembled, Sandbox, hint, unknown_names
 from batchhub.job.shell import MARKS, RawText, mark, mark_raw, place
 
 MAX_SCRIPT = 1024 * 1024
 """Characters in a script; Slurm's own limit is 4 MB."""
 
 _OURS = Path(__file__).parent.parent / "templates" / "job"
-_UNDEFINED = re.compile(r"'([^']{1,80})' is undefined|has no attribute '([^']{1,80})'")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 SAMPLE = JobContext(
     job_name="bh-abcdefghijkl",
@@ -49,21 +44,11 @@ SAMPLE = JobContext(
 """Stands in for a person's choice when a template is checked or shown."""
 
 
-class _Assembled(str):
-    """The text of a block, a macro or a ``{% set %}``: already a template's own, its values marked."""
-
-    __slots__ = ()
-
-
-def _assemble(parts: Iterable[str]) -> _Assembled:
-    return _Assembled("".join(parts))
-
-
 def _finalize(value: object) -> str:
     """What one ``{{ … }}`` puts into the text."""
     if isinstance(value, Undefined):
         return str(value)  # StrictUndefined raises its own sentence here
-    if isinstance(value, _Assembled):
+    if isinstance(value, Assembled):
         return value
     if isinstance(value, Options):
         return mark_raw(str(value))
@@ -74,7 +59,7 @@ def _finalize(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str | int | float):
-        if isinstance(value, str) and _CONTROL.search("".join(c for c in value if c not in MARKS)):
+        if isinstance(value, str) and CONTROL.search("".join(c for c in value if c not in MARKS)):
             raise TemplateProblem(
                 f"the value {value[:60]!r} holds a control character; text of your own goes through |raw"
             )
@@ -82,10 +67,8 @@ def _finalize(value: object) -> str:
     raise TemplateProblem(f"a {type(value).__name__} was printed as a whole; print its items one by one")
 
 
-class _Environment(ImmutableSandboxedEnvironment):
-    """Joins blocks into text of its own kind, and lets a template extend ours of the same name."""
-
-    concat = staticmethod(_assemble)
+class _Environment(Sandbox):
+    """Lets a template extend ours of the same name."""
 
     def join_path(self, template: str, parent: str) -> str:
         return f"batchhub/{template}" if template == parent else template
@@ -159,11 +142,8 @@ class Renderer:
         loader = self._environment.loader
         assert loader is not None
         tree = self._environment.parse(loader.get_source(self._environment, name)[0])
-        asked = {node.node.name for node in tree.find_all(nodes.Test) if isinstance(node.node, nodes.Name)}
-        unknown = meta.find_undeclared_variables(tree) - set(variables) - set(self._environment.globals) - asked
-        for node in tree.find_all(nodes.Name):
-            if node.name in unknown:
-                raise TemplateProblem(self._unknown(name, node.lineno, node.name, variables))
+        for node in unknown_names(self._environment, tree, variables):
+            raise TemplateProblem(self._unknown(name, node.lineno, node.name, variables))
 
     def _problem(self, name: str, error: Exception, variables: Mapping[str, object]) -> TemplateProblem:
         if isinstance(error, RecursionError):
@@ -176,14 +156,14 @@ class Renderer:
             return TemplateProblem(f"Template {error.name or name}, line {error.lineno}: {error.message}.")
         where, line = self._where(name, error)
         if isinstance(error, jinja2.UndefinedError):
-            found = _UNDEFINED.search(str(error))
+            found = UNDEFINED.search(str(error))
             if found and found[1]:
                 return TemplateProblem(self._unknown(where, line, found[1], variables))
             if found:
                 options = variables["options"]
                 known = list(options) if isinstance(options, Options) else []
                 return TemplateProblem(
-                    f"Template {where}, line {line}: there is no option {found[2]!r}{_hint(found[2], known)}."
+                    f"Template {where}, line {line}: there is no option {found[2]!r}{hint(found[2], known)}."
                 )
         text = str(error).rstrip(".")
         return TemplateProblem(
@@ -192,7 +172,7 @@ class Renderer:
 
     @staticmethod
     def _unknown(template: str, line: int, variable: str, variables: Mapping[str, object]) -> str:
-        return f"Template {template}, line {line}: the variable {variable!r} is not known{_hint(variable, list(variables))}."
+        return f"Template {template}, line {line}: the variable {variable!r} is not known{hint(variable, list(variables))}."
 
     @staticmethod
     def _where(name: str, error: Exception) -> tuple[str, int]:
@@ -203,12 +183,7 @@ class Renderer:
         return name, 0
 
 
-def _hint(word: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(word, known, 1, 0.6)
-    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(sorted(known))}" if known else ""
-
-
 def check_value(field: str, value: str) -> None:
     """Raise BadInput naming the field if a form's value could not stand in any script."""
-    if _CONTROL.search(value):
+    if CONTROL.search(value):
         raise BadInput(f"{field[:80]}: {value[:60]!r} holds a control character.")

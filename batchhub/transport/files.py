@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Protocol
 
 from batchhub.core.errors import BadInput, Denied, FileMissing, Unreachable
@@ -41,16 +41,33 @@ _READ = """if ! [ -f "$1" ]; then ls "${1%%/*}/" >/dev/null 2>&1; [ -f "$1" ] ||
 
 # $1 the parent, $2 the name. What is removed is looked up from within the parent, so nobody can put a link in its place on the way; rm
 # follows no link below, and of a name that has become a link it takes the link alone. What its owner made unreadable is opened first.
-_REMOVE = r"""LC_ALL=C; export LC_ALL
+_ENTER = r"""LC_ALL=C; export LC_ALL
 cd -P -- "$1" 2>/dev/null || { if ! [ -e "$1" ] && [ -d "${1%/*/*}/" ]; then exit 44; fi; echo "$1 cannot be entered" >&2; exit 1; }
 case "$(pwd -P)" in */.batchhub/jobs) ;; *) echo "$1 leads to another place, $(pwd -P)" >&2; exit 1;; esac
 case "$2" in *[!a-z2-7]*|"") echo "$2 is no job directory" >&2; exit 1;; esac
 [ "${#2}" -eq 12 ] || { echo "$2 is no job directory" >&2; exit 1; }
 [ -e "$2" ] || [ -h "$2" ] || exit 44
-rm -rf -- "$2" 2>/dev/null || {
+"""
+_REMOVE = (
+    _ENTER
+    + r"""rm -rf -- "$2" 2>/dev/null || {
   if [ -d "$2" ] && ! [ -h "$2" ]; then find "$2" -xdev -type d ! -perm -0700 -exec chmod u+rwx {} \; 2>/dev/null; fi
   rm -rf -- "$2"
 }"""
+)
+# Further arguments: names in that directory.
+_DISCARD = (
+    _ENTER
+    + r"""cd -P -- "$2" || exit 1
+case "$(pwd -P)" in */.batchhub/jobs/"$2") ;; *) echo "$1/$2 leads to another place, $(pwd -P)" >&2; exit 1;; esac
+shift 2
+for name; do case "$name" in *[!a-z.]*|.*|"") echo "$name is no name of ours" >&2; exit 1;; esac; done
+rm -rf -- "$@" 2>/dev/null || {
+  find "$@" -xdev -type d ! -perm -0700 -exec chmod u+rwx {} \; 2>/dev/null
+  rm -rf -- "$@"
+}"""
+)
+_ENTRY = re.compile(r"[a-z][a-z.]{0,60}")
 _JOB_DIRECTORY = re.compile(r"(/(?:[^\x00-\x1f\x7f]*/)?\.batchhub/jobs)/([a-z2-7]{12})")
 
 
@@ -108,14 +125,21 @@ class Files:
 
         Raises BadInput for any other path, Denied when it is not where it should be or something in it cannot be removed.
         """
-        found = _JOB_DIRECTORY.fullmatch(path)
-        if found is None or "/../" in path or "/./" in path or "//" in path:
-            raise BadInput(
-                f"{path[:200]!r} is not a job's directory, .batchhub/jobs/ID in somebody's home; nothing else is removed."
-            )
-        done = await self._run(_REMOVE, (found[1], found[2]), user)
+        done = await self._run(_REMOVE, _job_directory(path), user)
         if done.code != _MISSING:
             self._check(done, f"The job directory {path} of {user} cannot be removed")
+
+    async def discard(self, path: str, names: Sequence[str], user: str) -> None:
+        """Remove these entries of a job's directory, and all that is in them. What is not there is removed well enough.
+
+        Raises BadInput for a name that is none of ours, else as :meth:`remove_directory`.
+        """
+        for name in names:
+            if not _ENTRY.fullmatch(name):
+                raise BadInput(f"{name[:80]!r} is nothing that the hub writes into a job's directory.")
+        done = await self._run(_DISCARD, (*_job_directory(path), *names), user)
+        if done.code != _MISSING:
+            self._check(done, f"What {path} of {user} holds cannot be removed")
 
     async def _read(self, program: str, path: str, user: str, limit: int) -> bytes:
         if limit < 1:
@@ -139,6 +163,16 @@ class Files:
             raise Unreachable(f"{what}: the command was killed on {self._place}.")
         if done.code != 0:
             raise Denied(f"{what} on {self._place}: {last_words(done.err) or f'exit code {done.code}'}")
+
+
+def _job_directory(path: str) -> tuple[str, str]:
+    """Its parent and its name."""
+    found = _JOB_DIRECTORY.fullmatch(path)
+    if found is None or "/../" in path or "/./" in path or "//" in path:
+        raise BadInput(
+            f"{path[:200]!r} is not a job's directory, .batchhub/jobs/ID in somebody's home; nothing else is removed."
+        )
+    return found[1], found[2]
 
 
 def _path(path: str) -> str:
@@ -184,3 +218,7 @@ class CommandTransport:
     async def remove_directory(self, path: str, user: str) -> None:
         """Remove a job's directory and all that is in it. Raises BadInput, Denied."""
         await self._files.remove_directory(path, user)
+
+    async def discard(self, path: str, names: Sequence[str], user: str) -> None:
+        """Remove these entries of a job's directory. Raises BadInput, Denied."""
+        await self._files.discard(path, names, user)

@@ -73,6 +73,23 @@ def test_what_the_form_would_refuse_is_refused(inside, words: list[str], sentenc
     assert done.returncode in {1, 2}
 
 
+def test_the_additions_of_a_group_are_shown_and_its_secrets_are_not(inside) -> None:
+    additions = [
+        {"groups": ["physics"], "environment": {"WHO": "{{ username }} of {{ groups|join('+') }}"}},
+        {"name": "s3", "secret": True, "environment": {"KEY": "hunter2"}},
+    ]
+    inside.config(PROFILES + f"c.BatchHub.additions = {additions!r}\n")
+    done = inside("render", "--user=alice", "--groups=staff, physics")
+    assert "export WHO='alice of staff+physics'" in done.stdout
+    assert "hunter2" not in done.stdout
+    assert "WHO" not in inside("render", "--user=alice").stdout
+    additions[1]["environment"] = {"KEY": "{{ auth_state.access_token }}"}
+    inside.config(PROFILES + f"c.BatchHub.additions = {additions!r}\n")
+    done = inside("config", "--check")
+    assert "addition 's3', variable KEY: it uses auth_state, of which nothing is kept" in done.stderr
+    assert done.returncode == 2
+
+
 def test_a_sites_template_is_used_and_its_faults_are_named(inside) -> None:
     inside.config(PROFILES + "c.BatchHub.template_dirs = ['mine']\n")
     (inside.home / "mine").mkdir()

@@ -8,6 +8,7 @@ from traitlets import TraitError
 from batchhub.config.traits import CONCERNS, BatchHub, Watching
 
 TABLE = """
+BatchHub.additions = []
 BatchHub.applications = {}
 BatchHub.authenticator_class = 'pam'
 BatchHub.clusters = {}

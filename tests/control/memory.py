@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from batchhub.control.ports import JobFiles
+from batchhub.core.customising import NOT_CUSTOMISED, Customisation
 from batchhub.core.errors import Denied, FileMissing, SubmitAmbiguous, SubmitRejected, TunnelError, Unreachable
 from batchhub.core.handshake import Connection
 from batchhub.core.model import Endpoint, JobId, JobReport, JobState, Listing, QueueInfo, Server
@@ -225,6 +226,16 @@ class MemoryTransport:
                 raise error
         self.cluster.removed.append((path, user))
 
+    async def discard(self, path: str, names: Sequence[str], user: str) -> None:
+        self._check()
+        self.cluster.calls.append("discard")
+        if self.cluster.files_away:
+            raise Unreachable("The home directories are not there.")
+        gone = tuple(f"{path}/{name}" for name in names)
+        for found in list(self.cluster.files):
+            if found in gone or found.startswith(tuple(f"{name}/" for name in gone)):
+                del self.cluster.files[found]
+
     async def home(self, user: str) -> str:
         self._check()
         return f"/home/{user}"
@@ -337,8 +348,11 @@ class MemoryBuilder:
     def offer_key(self, server: Server) -> str:
         return f"key-of-{server.id}-{server.generation}" if self.dials_in else ""
 
-    def build(self, server: Server, home: str) -> JobFiles:
-        return JobFiles("#!/bin/sh\n", {PROOF: self.proof(server), "secrets.json": self.secrets(server)})
+    def build(self, server: Server, home: str, added: Customisation = NOT_CUSTOMISED) -> JobFiles:
+        files = {f"files/{name}": data for name, data in added.files.items()}
+        return JobFiles(
+            "#!/bin/sh\n", {PROOF: self.proof(server), **files, "secrets.json": self.secrets(server, added)}
+        )
 
     def proof(self, server: Server) -> bytes:
         return proof_document(KEY, server)
@@ -349,8 +363,8 @@ class MemoryBuilder:
     def unfit(self, facts: Facts) -> str:
         return self.unfit_words
 
-    def secrets(self, server: Server) -> bytes:
-        return json.dumps({"generation": server.generation}).encode()
+    def secrets(self, server: Server, added: Customisation = NOT_CUSTOMISED) -> bytes:
+        return json.dumps({"generation": server.generation, "env": dict(added.secret)}).encode()
 
     def token(self, server: Server, generation: int) -> str:
         return f"secret-of-{server.id}-{generation}"

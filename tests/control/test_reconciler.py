@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from batchhub.control.broadcast import Broadcast
-from batchhub.control.launcher import Launcher
+from batchhub.control.launcher import Launcher, not_customised
 from batchhub.control.poller import Poller, PollerSettings
+from batchhub.control.ports import Customiser
 from batchhub.control.reconciler import Cluster, Reconciler, ReconcilerSettings
 from batchhub.control.service import ClusterFacts, HubService, ServiceSettings
 from batchhub.core.errors import (
@@ -54,6 +55,7 @@ class World:
     routes: MemoryRoutes
     dials_in: bool = False
     jupyter: bool = False
+    customise: Customiser = not_customised
 
     async def open(self) -> None:
         self.store = Store(f"sqlite:///{self.path}", clock=self.clock)
@@ -71,7 +73,7 @@ class World:
             observed=self._observed,
         )
         self.reconciler = Reconciler(
-            clusters={"hpc": Cluster(self.poller, Launcher(transport, self.cluster, builder))},
+            clusters={"hpc": Cluster(self.poller, Launcher(transport, self.cluster, builder, self.customise))},
             store=self.store,
             routes=self.routes,
             builder=builder,

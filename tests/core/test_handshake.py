@@ -238,7 +238,7 @@ def test_a_way_to_dial_in_that_is_refused(change: dict[str, object]) -> None:
 
 
 def test_secrets() -> None:
-    plain = {"version": 1, "generation": 3, "token": "t" * 43, "offer_key": ""}
+    plain = {"version": 1, "generation": 3, "token": "t" * 43, "offer_key": "", "env": {}}
     assert json.loads(handshake.secrets_document(3, "t" * 43)) == plain
     private = offer_key(b"k" * 32, "abcdefghijkl", 3).private
     assert json.loads(handshake.secrets_document(3, "t" * 43, private)) == {**plain, "offer_key": private}
@@ -248,6 +248,12 @@ def test_secrets() -> None:
         with pytest.raises(BadInput) as caught:
             handshake.secrets_document(generation, token)
         assert "tttt" not in str(caught.value)
+    env = {"KEY": "é\n", "B": ""}
+    assert json.loads(handshake.secrets_document(3, "t" * 43, env=env)) == {**plain, "env": env}
+    for bad in ({"A B": "hunter2"}, {"A": "hunter2\0"}, {"A": "hunter2" * handshake.MAX_SECRETS}):
+        with pytest.raises(BadInput) as caught:
+            handshake.secrets_document(3, "t" * 43, env=bad)
+        assert "hunter2" not in str(caught.value)
 
 
 def test_authorization() -> None:

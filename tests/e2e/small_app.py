@@ -1,6 +1,9 @@
-"""The smallest application that a hub can start: it answers whoever has the token, with its process id. Standard library, started in no time."""
+"""The smallest application that a hub can start: it answers whoever has the token, with its process id, or with its
+environment. Standard library, started in no time.
+"""
 
 import http.server
+import json
 import os
 import sys
 from pathlib import Path
@@ -14,6 +17,8 @@ def main() -> None:
         def do_GET(self) -> None:
             good = self.headers.get("Authorization") == f"token {token}"
             body = str(os.getpid()).encode()
+            if good and self.path.endswith("/environment"):
+                body = json.dumps(dict(os.environ)).encode()
             self.send_response(200 if good or self.path.endswith("/api") else 403)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()

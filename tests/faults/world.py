@@ -30,6 +30,7 @@ from batchhub.control.poller import Poller, PollerSettings
 from batchhub.control.ports import JobFiles
 from batchhub.control.reconciler import Cluster, Reconciler, ReconcilerSettings
 from batchhub.control.service import ClusterFacts, HubService, ServerView, ServiceSettings
+from batchhub.core.customising import NOT_CUSTOMISED, Customisation
 from batchhub.core.errors import TunnelError
 from batchhub.core.forms import Profile
 from batchhub.core.model import JobId, Phase, Server, UserName
@@ -95,10 +96,10 @@ class Builder(MemoryBuilder):
         super().__init__()
         self.directives = directives
 
-    def build(self, server: Server, home: str) -> JobFiles:
+    def build(self, server: Server, home: str, added: Customisation = NOT_CUSTOMISED) -> JobFiles:
         directory = f"{home.rstrip('/')}/.batchhub/jobs/{server.id}"
         script = SCRIPT.format(directory=shlex.quote(directory), directives=self.directives)
-        return JobFiles(script, {"secrets.json": self.secrets(server)})
+        return JobFiles(script, {"secrets.json": self.secrets(server, added)})
 
 
 @dataclass

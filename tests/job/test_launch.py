@@ -14,7 +14,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -22,8 +22,9 @@ from pathlib import Path
 import pytest
 
 from batchhub.core import handshake
+from batchhub.core.errors import BadInput
 from batchhub.job import launch
-from batchhub.job.applications import JUPYTERLAB
+from batchhub.job.applications import JUPYTERLAB, NO_ENV
 from batchhub.job.files import job_files, launcher_source
 from tests.needs import missing, need_root
 
@@ -70,9 +71,14 @@ class Job:
         self.processes: list[subprocess.Popen[bytes]] = []
 
     def write(
-        self, document: bytes, generation: int = 1, token: str = TOKEN, change: Callable[[str], str] = str
+        self,
+        document: bytes,
+        generation: int = 1,
+        token: str = TOKEN,
+        change: Callable[[str], str] = str,
+        env: Mapping[str, str] = NO_ENV,
     ) -> None:
-        files = job_files("#!/bin/bash\n", document, handshake.secrets_document(generation, token))
+        files = job_files("#!/bin/bash\n", document, handshake.secrets_document(generation, token, env=env))
         for name, data in files.items():
             path = self.directory / name
             path.touch(0o600)
@@ -354,6 +360,56 @@ def test_a_requeued_job_starts_over_with_new_secrets(job: Job) -> None:
     assert (job.directory / "token").read_text() == handshake.start_token(fresh, new.nonce)
     assert (new.generation, new.nonce != old.nonce) == (2, True)
     assert not (job.directory / "exit.json").exists()
+
+
+CONFIDED = {"TOKEN_OF_THE_STORE": "hunter2 é\nline two", "BATCHHUB_FILES": "/x/files", "TOKEN_FILE": "overruled"}
+
+
+def test_what_is_confided_is_the_applications_alone(job: Job) -> None:
+    job.write(job.app(), env=CONFIDED)
+    process = job.start()
+    found = job.connection(process)
+    environ = Path(f"/proc/{found.pid}/environ").read_bytes().split(b"\0")
+    assert f"TOKEN_OF_THE_STORE={CONFIDED['TOKEN_OF_THE_STORE']}".encode() in environ
+    assert b"BATCHHUB_FILES=/x/files" in environ
+    assert f"TOKEN_FILE={job.directory / 'token'}".encode() in environ, "what the application needs comes last"
+    assert b"hunter2" not in Path(f"/proc/{process.pid}/environ").read_bytes()
+    assert b"hunter2" not in Path(f"/proc/{found.pid}/cmdline").read_bytes()
+    assert "hunter2" not in job.log()
+    assert [path.name for path in job.directory.iterdir() if b"hunter2" in path.read_bytes()] == ["secrets.json"]
+
+
+def test_as_much_as_the_hub_writes_is_read(job: Job) -> None:
+    """Far more than the 64 KiB of the other documents."""
+    job.write(job.app(), env={f"X{number}": "x" * 32_000 for number in range(20)})
+    found = job.connection(job.start())
+    assert Path(f"/proc/{found.pid}/environ").read_bytes().count(b"x" * 32_000) == 20
+    with pytest.raises(BadInput, match=r"variables that are added .* too long together \(1024 KiB as JSON\)"):
+        handshake.secrets_document(1, TOKEN, env={f"X{number}": "x" * 32_000 for number in range(40)})
+
+
+@pytest.mark.parametrize(("number", "kept"), [(signal.SIGKILL, False), (signal.SIGTERM, True)])
+def test_secrets_go_with_an_application_that_ends_by_itself(job: Job, number: signal.Signals, kept: bool) -> None:
+    """A launcher that is told to end may be started again by the scheduler: then the hub sees to it."""
+    job.write(job.app(), env=CONFIDED)
+    (job.directory / "files").mkdir(mode=0o700)
+    (job.directory / "files" / "spark.conf").write_text("hunter2")
+    process = job.start()
+    found = job.connection(process)
+    os.kill(process.pid if kept else found.pid, number)
+    job.exit(process)
+    process.wait(PATIENCE)
+    assert [(job.directory / name).exists() for name in ("files", "secrets.json")] == [kept, kept]
+
+
+def test_a_newer_starts_secrets_are_left_alone(job: Job) -> None:
+    job.write(job.app())
+    process = job.start()
+    found = job.connection(process)
+    (job.directory / "secrets.json").write_bytes(handshake.secrets_document(2, TOKEN))
+    os.kill(found.pid, signal.SIGKILL)
+    process.wait(PATIENCE)
+    assert (job.directory / "secrets.json").exists()
 
 
 def test_an_old_run_leaves_a_newer_ones_files_alone(job: Job) -> None:

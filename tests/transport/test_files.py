@@ -13,7 +13,7 @@ import pytest
 from batchhub.core.errors import BadInput, Denied, FileMissing, Unreachable
 from batchhub.core.ports import Command, Transport
 from batchhub.transport.answer import Answer
-from batchhub.transport.files import _REMOVE, Files
+from batchhub.transport.files import _DISCARD, _REMOVE, Files
 from batchhub.transport.local import LocalSettings, LocalTransport
 from tests.needs import need_program, need_root
 from tests.sshd import Sshd
@@ -256,6 +256,35 @@ async def test_what_its_owner_may_not_remove_stays(transport: Transport, home: P
     assert (path / "roots" / "x").exists()
 
 
+async def test_secrets_go_and_the_rest_of_the_directory_stays(transport: Transport, home: Path, clean: None) -> None:
+    precious = home / "precious"
+    precious.mkdir()
+    (precious / "thesis").write_text("x")
+    path = a_job(home, "abcdefghijkl")
+    files = path / "files"
+    (files / "locked").mkdir(parents=True)
+    for name in ("secrets.json", "job.log", "files/token", "files/locked/x"):
+        (path / name).write_text("x")
+    (files / "out").symlink_to(precious)
+    for part in (path / "secrets.json", files, *files.rglob("*")):
+        os.lchown(part, home.stat().st_uid, home.stat().st_gid)
+    (files / "locked").chmod(0)
+    for _ in range(2):  # twice is no error
+        await transport.discard(str(path), ("files", "secrets.json"), USER)
+        assert sorted(part.name for part in path.iterdir()) == ["-rf\n'x", "job.log", "sub"]
+    files.symlink_to(precious)
+    os.lchown(files, home.stat().st_uid, home.stat().st_gid)
+    await transport.discard(str(path), ("files",), USER)  # the link, not what it leads to
+    assert not files.is_symlink()
+    shutil.rmtree(path)
+    await transport.discard(str(path), ("files",), USER)
+    path.symlink_to(precious)
+    os.lchown(path, home.stat().st_uid, home.stat().st_gid)
+    with pytest.raises(Denied, match="leads to another place"):
+        await transport.discard(str(path), ("thesis",), USER)
+    assert (precious / "thesis").read_text() == "x"
+
+
 async def test_a_home_that_is_away_is_no_removed_directory(transport: Transport) -> None:
     with pytest.raises(Denied, match="cannot be entered"):
         await transport.remove_directory("/no/such/home/.batchhub/jobs/abcdefghijkl", USER)
@@ -287,6 +316,24 @@ async def test_no_other_path_reaches_a_command(path: str) -> None:
 
     with pytest.raises(BadInput, match="not a job's directory"):
         await Files(execute, "here").remove_directory(path, USER)
+    with pytest.raises(BadInput, match="not a job's directory"):
+        await Files(execute, "here").discard(path, ("files",), USER)
+
+
+@pytest.mark.parametrize("name", ["", "..", ".", "../x", "files/x", "-rf", ".ssh", "*", "Files", "files\n"])
+async def test_no_other_name_is_discarded(name: str, tmp_path: Path) -> None:
+    async def execute(command: Command, data: bytes, user: str | None) -> Answer:
+        raise AssertionError(command)
+
+    path = "/home/ann/.batchhub/jobs/abcdefghijkl"
+    with pytest.raises(BadInput, match="nothing that the hub writes"):
+        await Files(execute, "here").discard(path, ("files", name), USER)
+    jobs = tmp_path / ".batchhub" / "jobs"
+    (jobs / "abcdefghijkl").mkdir(parents=True)
+    argv = ["/bin/sh", "-c", _DISCARD, "sh", str(jobs), "abcdefghijkl", "files", name]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "is no name of ours" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["", "..", "abc", "abcdefghijklm", "abcdefghij/l", "-rfabcdefghi", "*"])
