@@ -17,8 +17,8 @@ from batchhub.core.model import NO_OPTIONS, OptionValue
 from batchhub.job.shell import PLAIN, CheckedText, RawText
 
 NO_ENVIRONMENT: Mapping[str, str] = MappingProxyType({})
-DIALECTS = ("slurm", "pbs", "torque", "lsf", "local", "podman", "docker")
-_IN_SECONDS = frozenset({"local", "podman", "docker"})
+DIALECTS = ("slurm", "pbs", "torque", "lsf", "local", "podman", "docker", "kubernetes")
+_IN_SECONDS = frozenset({"local", "podman", "docker", "kubernetes"})
 """Whose time limits are plain seconds."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -177,6 +177,8 @@ class JobContext:
             return f"{mib}mb"
         if dialect in {"podman", "docker"}:
             return f"{mib}m"
+        if dialect == "kubernetes":
+            return f"{mib}Mi"
         if dialect != "lsf":
             return str(mib)
         if not self.memory_unit:
@@ -187,7 +189,7 @@ class JobContext:
 
 
 def _runtime(dialect: str, seconds: int) -> str:
-    """``HH:MM:SS`` for Slurm and PBS (hours may exceed 24), minutes rounded up for LSF, seconds for the local queue and containers."""
+    """``HH:MM:SS`` for Slurm and PBS (hours may exceed 24), minutes rounded up for LSF, seconds for the local queue, containers and pods."""
     if dialect == "lsf":
         return str(-(-seconds // 60))
     if dialect in _IN_SECONDS:

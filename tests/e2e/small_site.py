@@ -29,8 +29,9 @@ SCHEDULERS: dict[str, tuple[str, tuple[str, str], dict[str, Any]]] = {
 }
 ENGINES: dict[str, tuple[str, tuple[str, str], dict[str, Any]]] = {
     "docker": ("docker", ("docker", "docker"), {}),
+    "kubernetes": ("kubernetes", ("kubectl", "kubectl"), {}),
 }
-"""One executable for everything: submits and cancels are told by their arguments alone."""
+"""One executable for everything: submits and cancels are told by their arguments alone. kubectl is the real one; its API is the test's to start."""
 SECONDS = 60.0
 
 

@@ -140,12 +140,15 @@ async def test_its_time_is_kept_and_a_stop_ends_it(boxes: Boxes) -> None:
     report = await boxes.until(timed, JobState.TIMEOUT)
     assert report.exit_code == 124
     # An ended container is kept for a week, so it can be asked for; when that is over, the next submit removes it.
-    command = boxes.dialect.submit(boxes.request("true"))
-    assert "168h" in command.argv
-    past = replace(command, argv=tuple("0s" if word == "168h" else word for word in command.argv))
-    boxes.dialect.read_submit(await boxes.run(past))
-    done = await boxes.run(boxes.dialect.status([timed, stopped]))
-    assert boxes.dialect.read_status(done, [timed, stopped]).gone == {timed, stopped}
+    # An engine may need a moment to be done with one that has just ended, and keeps it then until the submit after.
+    ended = [timed, stopped]
+    deadline = time.monotonic() + 60
+    while boxes.dialect.read_status(await boxes.run(boxes.dialect.status(ended)), ended).gone != set(ended):
+        assert time.monotonic() < deadline
+        command = boxes.dialect.submit(boxes.request("true"))
+        assert "168h" in command.argv
+        past = replace(command, argv=tuple("0s" if word == "168h" else word for word in command.argv))
+        boxes.dialect.read_submit(await boxes.run(past))
 
 
 async def test_a_refused_submit_leaves_nothing(boxes: Boxes) -> None:

@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -98,6 +99,18 @@ def test_containers(dialect: str) -> None:
             Renderer().render(dialect, replace(SAMPLE, options={"image": image}))
     with pytest.raises(TemplateProblem, match=r"container\.sh\.j2 of the script|may hold only letters"):
         Renderer().render(dialect, replace(SAMPLE, homedir="/home/a b"))
+
+
+def test_a_claim_instead_of_the_node_s_homes(tmp_path: Path) -> None:
+    """The example of docs/templates.md, as it stands there."""
+    page = (Path(__file__).parents[2] / "docs/templates.md").read_text(encoding="utf-8").partition("\n## Pods\n")[2]
+    (example,) = re.findall(r"```jinja\n(.*?)```", page, re.DOTALL)
+    script = site(tmp_path, kubernetes=example).render("kubernetes", SAMPLE)
+    pod = yaml.safe_load("\n".join(line[5:] for line in script.splitlines() if line.startswith("#POD ")))
+    assert pod["spec"]["volumes"] == [{"name": "home", "persistentVolumeClaim": {"claimName": "homes"}}]
+    (container,) = pod["spec"]["containers"]
+    assert container["volumeMounts"] == [{"name": "home", "mountPath": "/home/alice", "subPath": "alice"}]
+    assert pod["spec"]["nodeSelector"] == {"pool": "notebooks"}
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)

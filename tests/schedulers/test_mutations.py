@@ -16,6 +16,7 @@ from batchhub.core.errors import CommandNotFound, SubmitAmbiguous, SubmitRejecte
 from batchhub.core.model import JobId, JobState, Listing
 from batchhub.core.ports import Completed, Dialect
 from batchhub.schedulers.container import Docker, Podman
+from batchhub.schedulers.kubernetes import Kubernetes
 from batchhub.schedulers.lsf import Lsf
 from batchhub.schedulers.lsf_read import FIELDS
 from batchhub.schedulers.pbs import Pbs, Torque
@@ -104,6 +105,17 @@ def box(number: str, state: str) -> str:
     )
 
 
+def pod(number: str, phase: str) -> str:
+    return (
+        f'{{"metadata":{{"name":"bh-{number}","annotations":{{"batchhub/account":"al"}}}},"spec":{{"nodeName":"n7"}},'
+        f'"status":{{"phase":"{phase}","podIP":"10.1.2.3","startTime":"2026-11-22T20:58:10Z"}}}}'
+    )
+
+
+def pods(*rows: str) -> str:
+    return f'{{"kind":"PodList","apiVersion":"v1","metadata":{{"resourceVersion":"12"}},"items":[{",".join(rows)}]}}\n'
+
+
 @dataclass(frozen=True)
 class Case:
     """An answer about 1234 and 987, which live, and 55, which has ended."""
@@ -131,6 +143,7 @@ CASES = {
     "podman": Case(Podman(), (BOX["1234"], BOX["987"], BOX["55"]), box("1234", "running") + box("55", "exited") + box("987", "paused")),
     "docker": Case(Docker(), (BOX["1234"], BOX["987"], BOX["55"]), box("1234", "running") + box("987", "restarting"),
                    f"Error response from daemon: No such container: {BOX['55']}\n", 1),
+    "kubernetes": Case(Kubernetes(), ("bh-1234", "bh-987", "bh-55"), pods(pod("1234", "Running"), pod("55", "Succeeded"), pod("987", "Pending"))),
 }  # fmt: skip
 
 _LETTERS = st.text(
@@ -229,6 +242,7 @@ SUBMITTED = {
     "torque": (Torque(), "123456.srv\n", "123456.srv"),
     "lsf": (Lsf(), "Job <123456> is submitted to default queue <normal>.\n", "123456"),
     "docker": (Docker(), "a" * 64 + "\n", "a" * 64),
+    "kubernetes": (Kubernetes(), pod("1", "Pending") + "\n", "bh-1"),
 }
 
 
