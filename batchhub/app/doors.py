@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from batchhub.app.site import Site
 from batchhub.core.errors import ConfigError
@@ -23,7 +23,7 @@ class SiteDoors:
             raise ConfigError(
                 f"SSHAuthenticator.cluster: cluster {cluster!r} is not reached by SSH; set transport = 'ssh'."
             )
-        return _door(ssh)
+        return replace(_door(ssh), keep=ssh.sign_in == "session")
 
     def of_host(self, host: str, port: int, known_hosts: str) -> SSHDoor:
         """Any host. Raises ConfigError."""

@@ -9,13 +9,16 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
 
 from tornado.httpserver import HTTPServer
 
 from batchhub.app.customising import SiteCustomiser
 from batchhub.app.jobs import SiteJobBuilder
+from batchhub.app.keybook import make_keybook
 from batchhub.app.metrics import HubMetrics, MeteredTransport
 from batchhub.app.orphans import grounds_of
+from batchhub.app.owning import Owning
 from batchhub.app.people import make_people, make_sources
 from batchhub.app.plan import HubPlan
 from batchhub.app.reach import make_transport
@@ -24,6 +27,7 @@ from batchhub.app.site import make_dialect
 from batchhub.app.ssh_ca import site_authority
 from batchhub.app.state import utc_now
 from batchhub.auth.base import problems
+from batchhub.auth.keys import ManagedKeys
 from batchhub.control.broadcast import Broadcast
 from batchhub.control.company import Company, Notes
 from batchhub.control.culling import Culler
@@ -45,6 +49,7 @@ from batchhub.core.model import Server
 from batchhub.core.ports import Transport
 from batchhub.core.walltime import read_most
 from batchhub.proxy.client import ProxyClient
+from batchhub.store.keys import Keys
 from batchhub.store.leading import LeaderLock, SoleHub
 from batchhub.store.store import Store
 from batchhub.web.app import make_app
@@ -68,6 +73,7 @@ class Hub:
         self._metrics = HubMetrics(
             (profile.name for profile in plan.site.profiles), (cluster.name for cluster in plan.site.clusters)
         )
+        self._owning = Owning(plan.site.clusters, ManagedKeys(Keys(self.store), plan.state.vault.current), utc_now)
         self._transports: dict[str, Transport] = {}
         self._pollers: dict[str, Poller] = {}
         self._reconciler: Reconciler
@@ -93,7 +99,9 @@ class Hub:
         authority = site_authority(plan.site, plan.state, utc_now)
         customise = SiteCustomiser(plan.site, make_sources(plan, self.store))
         for cluster in plan.site.clusters:
-            transport = MeteredTransport(cluster.name, make_transport(cluster, utc_now, authority), self._metrics)
+            transport = MeteredTransport(
+                cluster.name, make_transport(cluster, utc_now, authority, self._owning), self._metrics
+            )
             self._transports[cluster.name] = transport
             dialect = make_dialect(cluster)
             poller = self._pollers[cluster.name] = Poller(
@@ -113,7 +121,9 @@ class Hub:
             most = read_most(cluster.extend_at_most)
             extendable[cluster.name] = Extendable(transport, dialect, poller, cluster.extended_by, most)
             grounds[cluster.name] = grounds_of(poller, TaggedJobs(hands, dialect, self._builder))
-            facts[cluster.name] = ClusterFacts(cluster.title or cluster.name, poller, cluster.account_of)
+            facts[cluster.name] = ClusterFacts(
+                cluster.title or cluster.name, poller, cluster.account_of, partial(self._owning.missing, cluster.name)
+            )
         led = self.store.led_by(lambda: self._leadership.epoch)
         self._notes = Notes(led, self._pollers, utc_now)
         self._orphans = OrphanKeeper(clusters=grounds, store=led, clock=utc_now, settings=plan.orphans)
@@ -200,18 +210,20 @@ class Hub:
         for authenticator in plan.authenticators.values():
             for words in problems(authenticator):
                 log.warning("%s", words)
-        people = make_people(plan, self.store, self._revocations)
+        people = make_people(plan, self.store, self._revocations, self._owning)
         services = WebServices(
             hub=self.service,
             people=people,
             clock=utc_now,
             ticket_key=plan.state.key("tickets"),
             orphans=self._orphans.found,
+            keys=make_keybook(plan.site.clusters, self._owning),
             registry=self._metrics.registry,
         )
         self._server = HTTPServer(make_app(services, plan.web), xheaders=True, max_body_size=MAX_BODY)
         self._server.listen(plan.listen[1], plan.listen[0])
         self._tasks.start(self._revocations.keep(), "revocations")
+        self._tasks.start(self._owning.keep_house(), "passwords of people who left")
         if self._lock is None:
             await self._leadership.alone()
         else:
@@ -294,6 +306,7 @@ class Hub:
             await self._lock.close()
         for authenticator in self._plan.authenticators.values():
             authenticator.close()
+        self._owning.close()
         for transport in self._transports.values():
             await transport.close()
         await self.routes.close()

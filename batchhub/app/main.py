@@ -25,7 +25,7 @@ from batchhub.app.events_command import EventsCommand
 from batchhub.app.hub import serve
 from batchhub.app.jobs import PREVIEW_ID, SiteJobBuilder
 from batchhub.app.orphans_command import OrphansCommand
-from batchhub.app.plan import HubPlan, place_of, plan_hub
+from batchhub.app.plan import HubPlan, check_pass_through, place_of, plan_hub
 from batchhub.app.proxy_command import ProxyCommand
 from batchhub.app.reach import ask_directly
 from batchhub.app.site import load_authenticators, read_site
@@ -255,6 +255,7 @@ class ConfigCommand(Command):
         for way in ways.values():
             way.settle(place)  # type: ignore[attr-defined]
         check_kept(site, ways.values())  # type: ignore[arg-type]
+        check_pass_through(site, ways)  # type: ignore[arg-type]
         where = self.config_path or "the defaults"
         say(f"{where}: {len(site.clusters)} clusters, {len(site.profiles)} profiles; nothing is wrong.")
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from batchhub.app.customising import Sources
+from batchhub.app.owning import Owning
 from batchhub.app.plan import HubPlan
 from batchhub.app.revocations import Revocations
 from batchhub.app.state import utc_now
@@ -21,16 +22,23 @@ from batchhub.store.store import Store
 from batchhub.web.people import AuthPeople
 
 
-def make_people(plan: HubPlan, store: Store, revocations: Revocations) -> AuthPeople:
+def make_people(plan: HubPlan, store: Store, revocations: Revocations, owning: Owning) -> AuthPeople:
     """Raises ConfigError if a key file is not as it should be."""
     cookie_key = plan.state.key("cookies")
     persons, file = Persons(store), plan.state.vault
     file.current()  # made at the first start, and looked at before anybody signs in
+
+    async def ended(ids: Sequence[str]) -> None:
+        owning.passwords.sessions_ended(ids)
+        await revocations.sessions_ended(ids)
+
+    sessions = Sessions(store, cookie_key, utc_now, plan.sessions, ended)
+    owning.sessions_are(sessions.alive)
     return AuthPeople(
         authenticators=plan.authenticators,
         departures=Departures(cookie_key, utc_now),
         asked=Departures(cookie_key, utc_now, ASKED),
-        sessions=Sessions(store, cookie_key, utc_now, plan.sessions, revocations.sessions_ended),
+        sessions=sessions,
         access_tokens=Tokens(store, utc_now, revoked=revocations.tokens_ended),
         users=store,
         persons=persons,
@@ -38,6 +46,7 @@ def make_people(plan: HubPlan, store: Store, revocations: Revocations) -> AuthPe
         throttle=Throttle(),
         guard=Xsrf(cookie_key),
         clock=utc_now,
+        keep=owning.keep,
     )
 
 

@@ -13,7 +13,7 @@ from batchhub.app.doors import SiteDoors
 from batchhub.app.orphans import orphan_settings
 from batchhub.app.site import Site, hub_address, over_https, with_limits
 from batchhub.app.state import StateDirectory, utc_now
-from batchhub.auth.base import Authenticator, Place
+from batchhub.auth.base import Authenticator, LoginKind, Place
 from batchhub.auth.sessions import SessionSettings
 from batchhub.auth.ways import check_ways
 from batchhub.config import traits
@@ -26,6 +26,7 @@ from batchhub.control.retention import RetentionSettings
 from batchhub.control.service import ServiceSettings
 from batchhub.control.stopping import StopSettings
 from batchhub.control.walltime import DEFAULT_NOTICES, Notices
+from batchhub.core.errors import ConfigError
 from batchhub.core.lifecycle import Limits
 from batchhub.core.quota import Quota
 from batchhub.proxy.headers import TrustedProxies
@@ -72,6 +73,17 @@ def place_of(proxy: traits.Proxy, key: bytes, site: Site) -> Place:
     )
 
 
+def check_pass_through(site: Site, authenticators: Mapping[str, Authenticator]) -> None:
+    """A cluster that is reached with people's passwords needs a way to sign in that has them. Raises ConfigError."""
+    by_password = [name for name, one in authenticators.items() if one.pass_through and one.kind is LoginKind.PASSWORD]
+    for cluster in site.clusters:
+        if cluster.ssh is not None and cluster.ssh.sign_in == "session" and not by_password:
+            raise ConfigError(
+                f"cluster {cluster.name!r}: sign_in = 'session' uses the password that people sign in to the hub with, and no way to sign in that is offered "
+                "has the cluster's password: take 'ssh', 'pam' or 'ldap', or set pass_through where it is the same."
+            )
+
+
 def plan_hub(
     trait: Callable[[type[Any]], Any], site: Site, state: StateDirectory, authenticators: Mapping[str, Authenticator]
 ) -> HubPlan:
@@ -81,6 +93,7 @@ def plan_hub(
     for authenticator in authenticators.values():
         authenticator.settle(place)
     check_kept(site, authenticators.values())
+    check_pass_through(site, authenticators)
     hub, proxy, pages = trait(traits.Hub), trait(traits.Proxy), trait(traits.Pages)
     sessions, watching, starting = trait(traits.Sessions), trait(traits.Watching), trait(traits.Starting)
     limits, culling = trait(traits.Limits), trait(traits.Culling)

@@ -8,6 +8,7 @@ from datetime import timedelta
 from types import MappingProxyType
 from typing import Any
 
+from batchhub.app.owning import Owning
 from batchhub.app.site import load_extension
 from batchhub.config.clusters import ClusterSettings
 from batchhub.core.errors import ConfigError
@@ -24,13 +25,20 @@ from batchhub.tunnel.node import NodeTunnelSettings
 NONE_READY: Mapping[str, Tunnel] = MappingProxyType({})
 
 
-def make_transport(cluster: ClusterSettings, clock: Clock, authority: Authority | None = None) -> Transport:
-    """How the hub runs commands on a cluster. Raises ConfigError if it signs in with certificates and there is no authority."""
+def make_transport(
+    cluster: ClusterSettings, clock: Clock, authority: Authority | None = None, owning: Owning | None = None
+) -> Transport:
+    """How the hub runs commands on a cluster. Raises ConfigError if it signs in with certificates and there is no authority.
+
+    ``owning`` knows what people sign in with where that is their own; without it only the service acts there.
+    """
     if cluster.transport == "ssh":
         assert cluster.ssh is not None
-        return SSHTransport(
-            cluster.ssh, SSHPool(cluster.ssh, clock, sign=_signer(cluster.ssh, authority, Purpose.COMMANDS))
-        )
+        sign = _signer(cluster.ssh, authority, Purpose.COMMANDS)
+        pool = SSHPool(cluster.ssh, clock, sign=sign, own=owning.own(cluster) if owning is not None else None)
+        if owning is not None:
+            owning.watch(cluster.name, pool)
+        return SSHTransport(cluster.ssh, pool)
     return LocalTransport(cluster.local)
 
 

@@ -10,7 +10,7 @@ import inspect
 import logging
 import re
 from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from ipaddress import ip_address, ip_network
 from types import MappingProxyType
@@ -20,7 +20,7 @@ from traitlets import Bool, Dict, Set, Unicode, validate
 from traitlets.config import LoggingConfigurable
 from traitlets.traitlets import TraitError
 
-from batchhub.core.asking import Doors, Question
+from batchhub.core.asking import Doors, Held, Question
 from batchhub.core.model import UserName
 from batchhub.core.ports import Clock
 
@@ -58,6 +58,14 @@ class LoginKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Brought:
+    """What somebody signed in with that clusters with ``sign_in = 'session'`` may use for them: a password, and a connection that it opened."""
+
+    password: str = field(repr=False)
+    held: Held | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Identity:
     """Who has just proved to be whom.
 
@@ -71,6 +79,7 @@ class Identity:
     groups: tuple[str, ...] = ()
     auth_state: Mapping[str, Any] | None = field(default=None, repr=False)
     after: str = ""
+    brought: Brought | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +148,12 @@ class Authenticator(LoggingConfigurable):
         "",
         help="Put in front of every name from here, after mapping, as in 'gh-'. Where several ways to sign in are offered, prefixes keep "
         "their people apart.",
+    ).tag(config=True)
+
+    pass_through = Bool(
+        False,
+        help="The passwords that people sign in with here are those of their cluster accounts: clusters with sign_in = 'session' may use them, for "
+        "that person alone and while they are signed in.",
     ).tag(config=True)
 
     allow_all = Bool(
@@ -289,6 +304,14 @@ async def sign_in(
         log.warning("sign-in refused: %.100r is not an acceptable user name", model.get("name"))
         return None
     model = {"groups": None, "admin": None, "auth_state": None, "after": "", **model, "name": name}
+    brought = _brought(authenticator, data, model)
+    identity = await _by_the_rules(authenticator, name, {**model, "brought": None})
+    if identity is None and brought is not None and brought.held is not None:
+        brought.held.close()
+    return identity if identity is None else replace(identity, brought=brought)
+
+
+async def _by_the_rules(authenticator: Authenticator, name: UserName, model: Mapping[str, Any]) -> Identity | None:
     if not await _settled(authenticator.check_blocked_users(name, model)):
         log.warning("sign-in of %s refused: blocked", name)
         return None
@@ -296,6 +319,14 @@ async def sign_in(
         log.warning("sign-in of %s refused: not allowed", name)
         return None
     return _identity(authenticator, name, model)
+
+
+def _brought(authenticator: Authenticator, data: Mapping[str, Any], model: Mapping[str, Any]) -> Brought | None:
+    """What is of use to clusters; no rule of a site's own is shown it."""
+    if not authenticator.pass_through:
+        return None
+    given, password = model.get("brought"), data.get("password")
+    return given if isinstance(given, Brought) else Brought(password) if password else None
 
 
 def known_name(authenticator: Authenticator, name: object) -> UserName | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from batchhub.core.asking import Talk
 from batchhub.core.errors import TooMany
@@ -15,11 +15,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Half:
-    """One of them. ``name`` is the account that it is about, ``address`` where the browser is."""
+    """One of them. ``name`` is the account that it is about, ``address`` where the browser is, ``password`` what was typed first."""
 
     talk: Talk
     name: str
     address: str
+    password: str = field(default="", repr=False)
 
 
 class HalfOpen:

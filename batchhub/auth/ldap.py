@@ -28,6 +28,7 @@ class LDAPAuthenticator(Authenticator):
 
     kind = LoginKind.PASSWORD
 
+    pass_through = Bool(True, help=Authenticator.pass_through.help).tag(config=True)
     servers = List(
         Unicode(),
         help="Addresses, asked in this order until one answers: ldaps://ldap1.example.org, or ldap://… with StartTLS.",

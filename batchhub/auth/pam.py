@@ -35,6 +35,7 @@ class PAMAuthenticator(Authenticator):
     lowest_uid = Int(
         1, help="Accounts with a lower uid are refused. 1 refuses root; 1000 refuses system accounts."
     ).tag(config=True)
+    pass_through = Bool(True, help=Authenticator.pass_through.help).tag(config=True)
     timeout = Float(60.0, help="Seconds PAM may take to answer.").tag(config=True)
 
     def __init__(self, **kwargs: Any) -> None:

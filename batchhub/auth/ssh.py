@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from traitlets import Float, Int, Unicode
+from traitlets import Bool, Float, Int, Unicode
 
-from batchhub.auth.base import Asked, Authenticator, LoginKind, Place
+from batchhub.auth.base import Asked, Authenticator, Brought, LoginKind, Place
 from batchhub.auth.halfopen import Half, HalfOpen
 from batchhub.core.asking import Accepted, Door, Refused, Verdict
 from batchhub.core.errors import BadInput, ConfigError, Denied
@@ -33,6 +34,7 @@ class SSHAuthenticator(Authenticator):
     host = Unicode("", help="Instead of cluster: the host whose sshd is asked.").tag(config=True)
     port = Int(22, help="The port of its sshd.").tag(config=True)
     known_hosts = Unicode("", help="Its host key: a path, or lines as ssh-keyscan prints them.").tag(config=True)
+    pass_through = Bool(True, help=Authenticator.pass_through.help).tag(config=True)
     patience = Float(
         100.0,
         help="Seconds from the password to the last answer. sshd hangs up by itself after its LoginGraceTime (120 by default).",
@@ -65,7 +67,7 @@ class SSHAuthenticator(Authenticator):
         else:
             self._door = place.doors.of_host(self.host, self.port, self.known_hosts)
 
-    async def authenticate(self, handler: Any, data: Mapping[str, Any]) -> str | Asked | None:
+    async def authenticate(self, handler: Any, data: Mapping[str, Any]) -> Mapping[str, Any] | Asked | None:
         """The account's name, or what else sshd asks. Raises Unreachable when it cannot be asked, TooMany, Denied in words."""
         if "ticket" in data:
             return await self._go_on(handler, data)
@@ -80,27 +82,29 @@ class SSHAuthenticator(Authenticator):
             except (BadInput, Denied) as error:
                 log.warning("sign-in of %.100r refused before anybody was asked: %s", name, error)
                 return None
-            return self._answer(Half(talk, name, _address(handler)), verdict)
+            return self._answer(Half(talk, name, _address(handler), password), verdict)
         finally:
             self._half.done()
 
-    async def _go_on(self, handler: Any, data: Mapping[str, Any]) -> str | Asked | None:
+    async def _go_on(self, handler: Any, data: Mapping[str, Any]) -> Mapping[str, Any] | Asked | None:
         half = self._half.take(str(data["ticket"]))
         if half is None:
             raise Denied(LATE)
         try:
             verdict = await half.talk.answer([str(answer) for answer in data.get("answers", ())])
-            return self._answer(Half(half.talk, half.name, _address(handler)), verdict)
+            return self._answer(replace(half, address=_address(handler)), verdict)
         except BaseException:
             half.talk.close()
             raise
         finally:
             self._half.done()
 
-    def _answer(self, half: Half, verdict: Verdict) -> str | Asked | None:
+    def _answer(self, half: Half, verdict: Verdict) -> Mapping[str, Any] | Asked | None:
         """What a verdict means to the page. Raises Denied where the person needs more words than "no"."""
         if isinstance(verdict, Accepted):
-            return half.name
+            if not self.pass_through and verdict.held is not None:
+                verdict.held.close()
+            return {"name": half.name, "brought": Brought(half.password, verdict.held)}
         if isinstance(verdict, Refused):
             log.warning(
                 "the sshd of %s refused %.100r: %s", self._door.host if self._door else "?", half.name, verdict.why

@@ -32,6 +32,21 @@ def check_accounts(template: str, accounts: Mapping[str, str], wide: bool, place
         owners[account] = name
 
 
+def owner_of(template: str, accounts: Mapping[str, str], account: str) -> str | None:
+    """The hub's name whose account it is: :func:`account_of` the other way round. ``None`` for nobody's."""
+    for name, given in accounts.items():
+        if given == account:
+            return name
+    before, found, after = template.partition("{username}")
+    if not found or not account.startswith(before) or not account.endswith(after):
+        return None
+    name = account[len(before) : len(account) - len(after)]
+    # A name that the table gives another account, or that is in the template twice, has not this one.
+    return (
+        name if safe_name(name) and name not in accounts and template.replace("{username}", name) == account else None
+    )
+
+
 def account_of(template: str, accounts: Mapping[str, str], name: str, cluster: str) -> str:
     """The account of the hub's ``name``. Raises Denied for whoever has none, or would get one that the table gives to somebody else."""
     if name in accounts:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from batchhub.config.accounts import account_of, check_accounts
+from batchhub.config.accounts import account_of, check_accounts, owner_of
 from batchhub.config.tables import read
 from batchhub.core.errors import ConfigError
 from batchhub.core.walltime import read_most
@@ -125,11 +125,20 @@ class ClusterSettings:
                     f"{place}: a tunnel of kind {kind!r} goes through the login node; transport = 'ssh' and a table 'ssh' are needed."
                 )
         if "node" in kinds and self.ssh is not None:
+            if self.ssh.personal:
+                raise ConfigError(
+                    f"{place}: a tunnel of kind 'node' signs in on nodes as each person, and with sign_in = {self.ssh.sign_in!r} the proxy has nothing to "
+                    "do that with: take 'login', 'reverse' or 'direct'."
+                )
             self.ssh.for_node("node")
 
     def account_of(self, name: str) -> str:
         """The cluster account of the hub's ``name``. Raises Denied for whoever has none here."""
         return account_of(self.account, self.accounts, name, self.title or self.name)
+
+    def owner_of(self, account: str) -> str | None:
+        """The hub's name whose account it is, if it can be anybody's."""
+        return owner_of(self.account, self.accounts, account)
 
     @property
     def extended_by(self) -> Literal["no", "user", "service"]:

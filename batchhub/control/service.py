@@ -43,6 +43,7 @@ from batchhub.core.model import (
     read_server_id,
     read_server_name,
 )
+from batchhub.core.personal import Missing
 from batchhub.core.ports import Clock
 from batchhub.core.quota import Quota, admit
 from batchhub.core.words import Status, describe
@@ -90,15 +91,25 @@ class FormView:
     cluster_title: str
     inspected_at: datetime | None
     trouble: str = ""
+    missing: Missing | None = None
+
+
+async def _nothing_missing(user: UserName) -> Missing | None:
+    del user
+    return None
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterFacts:
-    """What the service holds of a cluster. ``account`` maps a hub user to the cluster's account name."""
+    """What the service holds of a cluster.
+
+    ``account`` maps a hub user to the cluster's account name; ``missing`` says what they have to do before the hub can act as them.
+    """
 
     title: str
     poller: Poller
     account: Callable[[UserName], str]
+    missing: Callable[[UserName], Awaitable[Missing | None]] = _nothing_missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +172,14 @@ class HubService:
             if row.profile == profile and row.outcome is not Outcome.REFUSED:
                 previous = row.options
                 break
-        return FormView(with_queues(asked, queues), previous, facts.title, facts.poller.inspected_at, trouble)
+        return FormView(
+            with_queues(asked, queues),
+            previous,
+            facts.title,
+            facts.poller.inspected_at,
+            trouble,
+            await facts.missing(user),
+        )
 
     async def _queues(self, facts: ClusterFacts) -> tuple[Sequence[QueueInfo], str]:
         try:
@@ -184,13 +202,16 @@ class HubService:
     async def spawn(self, user: UserName, name: str, profile: str, raw: Mapping[str, Sequence[str]]) -> ServerView:
         """Start a server and wait a few seconds for the scheduler's first word.
 
-        Raises InvalidForm, Conflict (it exists already), TooMany, SubmitRejected (the scheduler's own words).
+        Raises InvalidForm, Conflict (it exists already), TooMany, SubmitRejected (the scheduler's own words), Denied for whom the hub cannot act.
         """
         read_server_name(name)
         asked = self._profile(profile)
         facts = self._clusters[asked.cluster]
         queues, _ = await self._queues(facts)
         options = check(with_queues(asked, queues), raw, queues)
+        missing = await facts.missing(user)
+        if missing is not None:
+            raise Denied(missing.words)
         now = self._clock()
         row = Server(
             id=new_server_id(),

@@ -47,9 +47,18 @@ class Question:
     prompts: tuple[Prompt, ...]
 
 
+class Held(Protocol):
+    """A connection that was let in and is still there. Whoever made it knows what it is good for; it closes by itself if nobody takes it."""
+
+    def close(self) -> None:
+        """Nobody wants it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Accepted:
     """The login node let them in."""
+
+    held: Held | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,3 +108,14 @@ class SealedText:
     table: str
     key: tuple[str, ...]
     text: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SSHKey:
+    """A person's key for one cluster. ``works`` is when the cluster last took it, if it has not refused it since."""
+
+    cluster: str
+    created: datetime
+    public: str
+    sealed: str = field(repr=False)
+    works: datetime | None = None

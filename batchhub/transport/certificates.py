@@ -100,10 +100,10 @@ class Authority:
         return Credential(private.decode(), certificate.public_bytes().decode())
 
 
-def check_sources(sources: tuple[str, ...]) -> None:
-    """Networks as sshd reads them in ``source-address``. Raises ConfigError."""
+def check_sources(sources: tuple[str, ...], setting: str = "certificate_sources") -> None:
+    """Networks as sshd reads them in ``source-address`` and ``from=``. Raises ConfigError."""
     for source in sources:
         try:
             ipaddress.ip_network(source)
         except ValueError as error:
-            raise ConfigError(f"certificate_sources: {error}.") from error
+            raise ConfigError(f"{setting}: {error}.") from error

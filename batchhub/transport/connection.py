@@ -10,7 +10,7 @@ import getpass
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -20,6 +20,7 @@ from batchhub.core.errors import HubError, TunnelError, Unreachable
 from batchhub.core.ports import H
 from batchhub.transport.answer import Answer
 from batchhub.transport.certificates import Sign
+from batchhub.transport.credentials import Key, Proof, Refusal
 from batchhub.transport.line import Line
 from batchhub.transport.sessions import RunSession, StreamSession, reason
 from batchhub.transport.settings import SSHSettings
@@ -62,10 +63,28 @@ class Dial(Protocol):
         """Open it. Raises TunnelError when ``host`` cannot be reached, another HubError when the way to it is not there."""
 
 
+class Asker(Protocol):
+    """Whoever answers an sshd that asks for a password, or interactively; asyncssh's questions to its client."""
+
+    def password(self) -> str | None:
+        """For the method ``password``; ``None``: not (any more)."""
+
+    def interactive(self) -> str | None:
+        """For ``keyboard-interactive``: the devices that are preferred; ``None``: not (any more)."""
+
+    def expired(self) -> None:
+        """Another password is wanted before anybody is let in."""
+
+    def challenge(self, title: str, words: str, prompts: Sequence[tuple[str, bool]]) -> Awaitable[Sequence[str] | None]:
+        """One round of questions, with whether the answer may be seen. ``None`` ends the method."""
+
+
 class Connection:
     """``on_change`` is called when it is lost and whenever its last channel closes. ``via``: instead of TCP, through another.
 
     ``sign``: make a credential for this connection instead of reading keys.
+
+    The host key is checked in any case, before anything that proves who somebody is.
     """
 
     def __init__(
@@ -80,12 +99,14 @@ class Connection:
         self.channels = 0
         self.served = False
         self.closing = False
+        self.kept = False
+        """It stays open though nobody uses it."""
         self.lost: str | None = None
         self.offered = ""
         self.heard = 0.0
         """The loop's time when bytes last arrived."""
         self._settings = settings
-        self._on_change = on_change
+        self.on_change = on_change
         self._via = via
         self._sign = sign
         self._openings: set[asyncio.Task[Any]] = set()
@@ -96,15 +117,27 @@ class Connection:
         """Whether a channel may be asked for."""
         return self._ssh is not None and self.lost is None
 
-    async def connect(self, identity: str, account: str) -> None:
-        """Connect and sign in as ``identity``; ``account`` fills the key paths' template. Raises Unreachable in words, Denied for root."""
+    async def connect(
+        self,
+        identity: str,
+        account: str,
+        proof: Proof | None = None,
+        asker: Asker | None = None,
+        seconds: float | None = None,
+    ) -> None:
+        """Connect and sign in as ``identity``; ``account`` fills the key paths' template.
+
+        ``proof`` is a key of the person's own in place of those, ``asker`` answers in place of keys; all of it may take so many ``seconds``.
+        Raises Unreachable in words, Refusal where the host says no, Denied for root.
+        """
         settings = self._settings
-        keys, certificates = self._keys(identity, account)
+        asyncssh.set_debug_level(1)  # a higher one prints packets, and with them passwords
+        keys, certificates = self._keys(identity, account, proof) if asker is None else (None, [])
         try:
             self._ssh = await asyncssh.connect(
                 settings.host,
                 settings.port,
-                client_factory=lambda: _Client(self),
+                client_factory=lambda: _Client(self, asker),
                 config=None,
                 tunnel=_Way(self, account),
                 known_hosts=known_hosts_of(settings),
@@ -112,16 +145,22 @@ class Connection:
                 client_keys=keys,
                 client_certs=certificates,
                 agent_path=None,
-                password_auth=False,
-                kbdint_auth=False,
+                public_key_auth=asker is None,
+                password_auth=asker is not None,
+                kbdint_auth=asker is not None,
+                preferred_auth=["publickey"] if asker is None else ["keyboard-interactive", "password"],
                 gss_host=None,
                 encryption_algs=list(CIPHERS),
                 compression_algs=["none"],
                 keepalive_interval=settings.keepalive_interval,
                 keepalive_count_max=settings.keepalive_count,
                 connect_timeout=settings.connect_timeout,
-                login_timeout=settings.connect_timeout,
+                login_timeout=seconds or settings.connect_timeout,
             )
+        except asyncssh.PermissionDenied as error:
+            who = f"user {identity}" if identity else "the service's own user"
+            what = "key" if asker is None else "password"
+            raise Refusal(f"{settings.host} refused the {what} of {who}.") from error
         except (asyncssh.Error, asyncssh.KeyImportError, OSError, ValueError) as error:
             who = f"user {identity}" if identity else "the service's own user"
             raise Unreachable(connect_words(error, settings, who, self.offered)) from error
@@ -130,8 +169,10 @@ class Connection:
         except HubError as error:
             raise NoWay(str(error)) from error
 
-    def _keys(self, identity: str, account: str) -> tuple[Any, list[str]]:
+    def _keys(self, identity: str, account: str, proof: Proof | None) -> tuple[Any, list[str]]:
         """What asyncssh takes for keys, and for certificates beside them."""
+        if isinstance(proof, Key):
+            return [asyncssh.import_private_key(proof.private)], []
         if self._sign is not None:
             made = self._sign(identity or getpass.getuser())
             return [(asyncssh.import_private_key(made.key), asyncssh.import_certificate(made.certificate))], []
@@ -168,7 +209,7 @@ class Connection:
         """It has ended."""
         if self.lost is None:
             self.lost = reason(error) if error else "closed"
-            self._on_change(self)
+            self.on_change(self)
 
     def channel_opened(self) -> None:
         """One more channel lives."""
@@ -179,7 +220,7 @@ class Connection:
         """One fewer."""
         self.channels -= 1
         if self.channels == 0:
-            self._on_change(self)
+            self.on_change(self)
 
     async def execute(self, line: str, data: bytes, limit: int, seconds: float) -> Answer:
         """Run a line in the login shell for at most ``seconds``; ``limit`` bounds each output, in bytes.
@@ -292,10 +333,11 @@ class _Way:
 
 
 class _Client(asyncssh.SSHClient):
-    """What asyncssh tells the owner of a connection."""
+    """What asyncssh tells the owner of a connection, and asks of whoever answers for a person."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, asker: Asker | None) -> None:
         self._connection = connection
+        self._asker = asker
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connection.gone(exc)
@@ -305,6 +347,25 @@ class _Client(asyncssh.SSHClient):
         del host, addr, port
         self._connection.offered = key.get_fingerprint()
         return False
+
+    def password_auth_requested(self) -> str | None:
+        return self._asker.password() if self._asker is not None else None
+
+    def password_change_requested(self, prompt: str, lang: str) -> Any:
+        """Passwords are not changed here."""
+        del prompt, lang
+        if self._asker is not None:
+            self._asker.expired()
+        return NotImplemented
+
+    def kbdint_auth_requested(self) -> str | None:
+        return self._asker.interactive() if self._asker is not None else None
+
+    async def kbdint_challenge_received(
+        self, name: str, instructions: str, lang: str, prompts: Sequence[tuple[str, bool]]
+    ) -> Any:
+        del lang
+        return await self._asker.challenge(name, instructions, prompts) if self._asker is not None else None
 
 
 def known_hosts_of(settings: SSHSettings) -> asyncssh.SSHKnownHosts | None:
@@ -328,8 +389,6 @@ def connect_words(error: Exception, settings: SSHSettings, who: str, offered: st
         case asyncssh.HostKeyNotVerifiable():
             key = f"it offers {offered}" if offered else reason(error)
             return f"Host key of {host} is not the known one: {key}, which known_hosts does not hold for {at}."
-        case asyncssh.PermissionDenied():
-            return f"{host} refused the key of {who}."
         case asyncssh.KeyExchangeFailed():
             return f"{host} and BatchHub have no algorithm in common: {reason(error)}."
         case asyncssh.Error():

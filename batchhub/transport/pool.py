@@ -18,9 +18,11 @@ from typing import TypeVar
 from batchhub.core.errors import ConfigError, TunnelError, Unreachable
 from batchhub.core.ports import Clock, H
 from batchhub.transport.answer import Answer
+from batchhub.transport.asking import sign_in_as
 from batchhub.transport.backoff import Backoff
 from batchhub.transport.certificates import Sign
 from batchhub.transport.connection import Connection, Dial, NotOpened, NoWay
+from batchhub.transport.credentials import Own, Unproven
 from batchhub.transport.settings import SSHSettings
 from batchhub.transport.shell import check_account
 from batchhub.transport.slots import Slots
@@ -88,7 +90,8 @@ class SSHPool:
     """The connections to one login node, or ``via`` that to one compute node. ``user`` is an account to act as, ``None`` the service.
 
     Implements ``tunnel.login.Pool``. ``chance`` gives numbers in [0, 1) for jitter. ``sign`` makes each connection's credential where
-    ``settings.sign_in`` is ``ca``. Raises ConfigError where it is and nothing signs.
+    ``settings.sign_in`` is ``ca``. Raises ConfigError where it is and nothing signs. ``own`` knows what people sign in with where it is theirs;
+    without it they have no connections here.
     """
 
     def __init__(
@@ -100,6 +103,7 @@ class SSHPool:
         via: Dial | None = None,
         shared: Shared | None = None,
         sign: Sign | None = None,
+        own: Own | None = None,
     ) -> None:
         if (settings.sign_in == "ca") != (sign is not None):
             raise ConfigError(
@@ -107,6 +111,7 @@ class SSHPool:
             )
         self._settings = settings
         self._sign = sign
+        self._own = own
         self._clock = clock
         self._chance = chance
         self._via = via
@@ -181,6 +186,33 @@ class SSHPool:
     def counters(self) -> Mapping[str, int]:
         """``connects``, ``failures`` and ``losses`` since the start."""
         return asdict(self._shared.counts)
+
+    def adopt(self, user: str, connection: Connection) -> None:
+        """Use a connection that has signed in as this person. It is not closed for being idle: it may not be possible to make another."""
+        link = self._link(user)
+        if link.connection is not None:
+            self._retire(link, link.connection)
+        connection.kept = True
+        connection.on_change = lambda changed: self._changed(link, changed)
+        link.backoff.worked()
+        self._up(link, connection)
+
+    def is_up(self, user: str) -> bool:
+        """Whether there is a connection of this person's now."""
+        link = self._links.get(self._settings.identity(user))
+        return link is not None and link.connection is not None and link.connection.alive
+
+    def renew(self, user: str) -> None:
+        """Somebody has something new to sign in with: what failed before says nothing any more."""
+        if (link := self._links.get(self._settings.identity(user))) is not None:
+            link.backoff.worked()
+
+    def let_go(self, user: str) -> None:
+        """End a person's connection now, with whatever runs on it."""
+        link = self._links.pop(self._settings.identity(user), None)
+        if link is not None and (connection := link.connection) is not None:
+            self._forget(link)
+            connection.close()
 
     @property
     def busy(self) -> bool:
@@ -298,23 +330,37 @@ class SSHPool:
         )
         try:
             async with self._shared.handshakes:
-                await connection.connect(link.identity, link.account)
+                await self._sign_in(link, connection)
             if not connection.alive:
                 raise Unreachable(f"{link.label}: the connection was lost at once ({connection.lost}).")
-        except NoWay:
-            raise  # the way there has a pause of its own
+        except (NoWay, Unproven):
+            raise  # the way there has a pause of its own, and whoever has nothing to sign in with was not refused
         except Unreachable as error:
             self._failed(link, str(error))
             raise
         else:
-            self._shared.counts.connects += 1
-            log.info("The SSH connection %s is up.", link.label)
-            self._all.add(connection)
-            link.connection, link.slots = connection, Slots(self._settings.max_sessions)
-            link.since = self._clock()
-            self._when_idle(link, connection)
+            self._up(link, connection)
         finally:
             link.opening = None
+
+    async def _sign_in(self, link: _Link, connection: Connection) -> None:
+        if not link.account or not self._settings.personal:
+            await connection.connect(link.identity, link.account)
+        elif self._own is None:
+            raise Unproven(f"{link.label}: nobody signs in as themselves here.")
+        else:
+            await sign_in_as(connection, link.identity, link.account, self._own)
+            if self._links.get(link.identity) is not link:  # let go meanwhile
+                connection.close()
+                raise Unproven(f"{link.label}: signed out.")
+
+    def _up(self, link: _Link, connection: Connection) -> None:
+        self._shared.counts.connects += 1
+        log.info("The SSH connection %s is up.", link.label)
+        self._all.add(connection)
+        link.connection, link.slots = connection, Slots(self._settings.max_sessions)
+        link.since = self._clock()
+        self._when_idle(link, connection)
 
     def _failed(self, link: _Link, words: str) -> None:
         self._shared.counts.failures += 1
@@ -355,7 +401,7 @@ class SSHPool:
         """Close a person's connection after a while; the service's stays."""
         if link.idle is not None:
             link.idle.cancel()
-        if link.account:
+        if link.account and not connection.kept:
             loop = asyncio.get_running_loop()
             link.idle = loop.call_later(self._settings.idle_seconds, self._idle, link, connection)
 

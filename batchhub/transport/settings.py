@@ -54,7 +54,10 @@ class SSHSettings:
     and ``sudo -n -u`` acts as the person. ``client_keys`` and ``certificates`` are paths, in which ``{username}`` may stand; no
     keys means the running account's own ``~/.ssh/id_*``. Keys are not asked of an agent.
 
-    ``sign_in`` ``ca``: instead of keys, a certificate of the hub's authority for each connection, to be used within ``certificate_minutes``, from
+    ``sign_in`` says what people's own connections sign in with. ``keys``: ``client_keys``. ``managed``: a key that the hub has made for each person
+    and cluster, and that they have added there. ``session``: the password that they signed in to the hub with, as long as they are signed in, for
+    ``pass_through_hours`` at most. With these two ``client_keys`` are the service's alone; ``key_sources`` are the networks that the line to add
+    limits a managed key to (the hub's own). ``ca``: instead of keys, a certificate of the hub's authority for each connection, to be used within ``certificate_minutes``, from
     the networks ``certificate_sources`` (none: from anywhere; nodes are reached from the login node, so for them it is not said).
 
     ``max_sessions`` bounds the commands at one time on one connection, below sshd's MaxSessions (10 by default);
@@ -88,7 +91,9 @@ class SSHSettings:
     max_sessions: int = 8
     max_handshakes: int = 4
     tunnel_as_user: bool = False
-    sign_in: Literal["keys", "ca"] = "keys"
+    sign_in: Literal["keys", "ca", "session", "managed"] = "keys"
+    pass_through_hours: float = 12.0
+    key_sources: tuple[str, ...] = ()
     certificate_minutes: float = 5.0
     certificate_sources: tuple[str, ...] = ()
     node: NodeSettings = field(default_factory=NodeSettings)
@@ -119,13 +124,34 @@ class SSHSettings:
                 f"certificate_minutes of {self.host} is from 1 to 60; it has to last for signing in only."
             )
         check_sources(self.certificate_sources)
+        check_sources(self.key_sources, "key_sources")
+        if self.key_sources and self.sign_in != "managed":
+            raise ConfigError(f"key_sources of {self.host} means nothing without sign_in = 'managed'.")
         keys = (*self.client_keys, *self.certificates, *self.node.client_keys, *self.node.certificates)
         if self.sign_in == "ca" and keys:
             raise ConfigError(
                 f"sign_in of {self.host} is 'ca', and there are client_keys or certificates too; say one of them."
             )
-        if self.sign_in == "keys" and self.certificate_sources:
+        if self.sign_in != "ca" and self.certificate_sources:
             raise ConfigError(f"certificate_sources of {self.host} means nothing without sign_in = 'ca'.")
+        if self.personal:
+            self._check_personal(keys)
+
+    def _check_personal(self, keys: tuple[str, ...]) -> None:
+        how = f"sign_in of {self.host} is {self.sign_in!r}: "
+        if self.sudo:
+            raise ConfigError(f"{how}with sudo nobody has a connection of their own to sign in on; say one of them.")
+        if self.tunnel_as_user:
+            raise ConfigError(f"{how}the proxy, which makes the tunnels, has no such secret; tunnel_as_user cannot be.")
+        if any("{username}" in path for path in keys):
+            raise ConfigError(f"{how}client_keys and certificates are the service's own, and hold no {{username}}.")
+        if not 0 < self.pass_through_hours <= 24 * 14:
+            raise ConfigError(f"{how}pass_through_hours is {self.pass_through_hours:g}; up to 336 are possible.")
+
+    @property
+    def personal(self) -> bool:
+        """Whether people's own connections sign in with something that is theirs."""
+        return self.sign_in in {"session", "managed"}
 
     def identity(self, user: str | None) -> str:
         """The SSH user for an account that was checked; the empty text is the running account's name."""

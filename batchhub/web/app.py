@@ -22,6 +22,7 @@ from batchhub.web.pages.access import AccessPage, DefaultRoute, StoppedPage, Use
 from batchhub.web.pages.admin import AdminPage
 from batchhub.web.pages.history import HistoryPage
 from batchhub.web.pages.home import ExtendPage, HomePage, HubRoot
+from batchhub.web.pages.keys import KeysPage
 from batchhub.web.pages.launch import Launch11Page, Launch13Page, Login13Page, Tool13Page, ToolKeysPage
 from batchhub.web.pages.pending import PendingPage, StopPage
 from batchhub.web.pages.sign_in import AnswerPage, ComeBackPage, LeavePage, LoginPage, LogoutPage
@@ -123,6 +124,7 @@ def _routes(web: Web) -> list[Any]:
         (rf"{base}user/.*", DefaultRoute),
         (rf"{hub}admin/?", AdminPage),
         (rf"{hub}token/?", TokenPage),
+        (rf"{hub}settings/keys/?", KeysPage),
         (rf"{hub}health", HealthApi),
         (rf"{hub}metrics", MetricsApi),
         (rf"{api}/?", RootApi),

@@ -271,6 +271,7 @@ class Page(Handler):
                 here=self.here,
                 xsrf=self.xsrf,
                 static=self.static_url,
+                has_keys=self.web.services.keys is not None,
                 **context,
             )
         )

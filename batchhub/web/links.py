@@ -68,6 +68,11 @@ class Links:
         return f"{self.hub}logout"
 
     @property
+    def keys(self) -> str:
+        """One's SSH keys."""
+        return f"{self.hub}settings/keys"
+
+    @property
     def token(self) -> str:
         """One's API tokens."""
         return f"{self.hub}token"

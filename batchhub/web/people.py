@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Protocol
 
 from tornado.web import RequestHandler
 
-from batchhub.auth.base import Asked, Authenticator, LoginKind, sign_in
+from batchhub.auth.base import Asked, Authenticator, Brought, LoginKind, sign_in
 from batchhub.auth.departures import Departures, Journey
 from batchhub.auth.sessions import Session, Sessions
 from batchhub.auth.states import AuthStates
@@ -91,6 +91,8 @@ class AuthPeople:
     throttle: Throttle
     guard: Xsrf = field(repr=False)
     clock: Clock
+    keep: Callable[[UserName, str, Brought], None] | None = None
+    """Told what somebody signed in with, and the id of the session that it opened, where clusters are reached by that."""
 
     @property
     def ways(self) -> Sequence[Way]:
@@ -215,6 +217,8 @@ class AuthPeople:
         )
         agent = handler.request.headers.get("User-Agent", "")
         fresh, session = await self.sessions.create(user.name, address, agent, old=cookie)
+        if identity.brought is not None and self.keep is not None:
+            self.keep(user.name, session.id, identity.brought)
         return Entry(_of_session(session, user), fresh, identity.after)
 
     def _ask(self, step: _Step, asked: Asked) -> Asking:

@@ -82,6 +82,43 @@ class TokenView:
     expires: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class KeyView:
+    """A person's SSH key for one cluster, or that they have none: ``line`` is empty. ``works``: when the cluster last took it, if it did."""
+
+    cluster: str
+    title: str
+    account: str
+    host: str
+    line: str = ""
+    created: datetime | None = None
+    works: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyTest:
+    """What a login node said to a key. ``works`` is ``None`` where nobody could be asked."""
+
+    works: bool | None
+    words: str
+
+
+class KeyBook(Protocol):
+    """People's own SSH keys. Errors are of :mod:`batchhub.core.errors` only."""
+
+    def keys(self, user: UserName) -> Awaitable[Sequence[KeyView]]:
+        """One for each cluster that wants one."""
+
+    def make(self, user: UserName, cluster: str) -> Awaitable[None]:
+        """A new one, in place of any other. Raises NotFound, Denied."""
+
+    def remove(self, user: UserName, cluster: str) -> Awaitable[None]:
+        """Forget it. Raises NotFound."""
+
+    def test(self, user: UserName, cluster: str) -> Awaitable[KeyTest]:
+        """Sign in with it. Raises NotFound, TooMany."""
+
+
 class People(Protocol):
     """Sign-in, sessions and tokens. Errors are of :mod:`batchhub.core.errors` only."""
 
@@ -157,6 +194,8 @@ class WebServices:
     registry: CollectorRegistry = REGISTRY
     orphans: Callable[[], Sequence[Orphan]] = tuple
     """Jobs that no row knows, as they were found last."""
+    keys: KeyBook | None = None
+    """Where some cluster is reached by keys of people's own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,6 +82,7 @@ class SpawnPage(Page):
             rejected_title="The scheduler refused the job" if by_scheduler else "It was not started",
             rejected_words="These are its own words:" if by_scheduler else "",
             trouble=view.trouble,
+            missing=view.missing,
             ends=limits_of(view.profile).sentence,
             inspected_at=view.inspected_at,
         )

@@ -1,0 +1,237 @@
+"""People's own SSH connections: what each signs in with on which cluster, and what is missing where the hub cannot act as somebody.
+
+Meets here: the keys and passwords of :mod:`batchhub.auth`, which know hub names and sessions, and the pools of :mod:`batchhub.transport`, which know
+accounts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+
+from batchhub.auth.base import Brought
+from batchhub.auth.keys import ManagedKeys, StoredKey
+from batchhub.auth.passwords import Passwords
+from batchhub.config.clusters import ClusterSettings
+from batchhub.core.errors import ConfigError, HubError, StoreUnavailable
+from batchhub.core.model import UserName
+from batchhub.core.personal import Missing, Remedy
+from batchhub.core.ports import Clock
+from batchhub.transport.asking import HeldConnection
+from batchhub.transport.credentials import Key, Own, Password, Proof, Unproven
+from batchhub.transport.pool import SSHPool
+
+log = logging.getLogger(__name__)
+
+Alive = Callable[[str], Awaitable[bool]]
+
+
+class Owning:
+    """Everybody's own connections of one hub."""
+
+    def __init__(self, clusters: Iterable[ClusterSettings], keys: ManagedKeys, clock: Clock) -> None:
+        self._clusters = {one.name: one for one in clusters if one.ssh is not None and one.ssh.personal}
+        hours = [one.ssh.pass_through_hours for one in self._clusters.values() if _by(one, "session") and one.ssh]
+        self.keys = keys
+        self.passwords = Passwords(clock, timedelta(hours=max(hours, default=0.0)), self._let_go)
+        self._pools: dict[str, SSHPool] = {}
+        self._alive: Alive = _nobody
+
+    def sessions_are(self, alive: Alive) -> None:
+        """How to know whether a session, by its id, is good."""
+        self._alive = alive
+
+    def own(self, cluster: ClusterSettings) -> Own | None:
+        """What people sign in with there; ``None`` where it is nothing of theirs."""
+        if cluster.name not in self._clusters:
+            return None
+        return _OwnPassword(self, cluster) if _by(cluster, "session") else _OwnKey(self, cluster)
+
+    def watch(self, cluster: str, pool: SSHPool) -> None:
+        """These are the connections to the cluster."""
+        if cluster in self._clusters:
+            self._pools[cluster] = pool
+
+    # ------------------------------------------------ passwords
+
+    def keep(self, user: UserName, session: str, brought: Brought) -> None:
+        """Somebody has signed in: what they did it with is good for their clusters, while they are signed in."""
+        by_session = [one for one in self._clusters.values() if _by(one, "session")]
+        if by_session:
+            self.passwords.keep(user, session, brought.password)
+        for cluster in by_session:
+            if (pool := self._pools.get(cluster.name)) is not None and (account := _account(cluster, user)):
+                pool.renew(account)
+                if isinstance(brought.held, HeldConnection):
+                    self._adopt(cluster, pool, account, brought.held)
+        if brought.held is not None:
+            brought.held.close()
+
+    def _adopt(self, cluster: ClusterSettings, pool: SSHPool, account: str, held: HeldConnection) -> None:
+        """If it leads to this cluster's login node, as this very account."""
+        ssh = cluster.ssh
+        if ssh is not None and held.leads_to(ssh.host, ssh.port, ssh.identity(account)):
+            connection = held.take()
+            if connection is not None:
+                pool.adopt(account, connection)
+
+    def let_go(self, cluster: ClusterSettings, account: str) -> None:
+        """End the account's connection: what it signed in with is of no use any more."""
+        if (pool := self._pools.get(cluster.name)) is not None:
+            pool.let_go(account)
+
+    def renew(self, cluster: ClusterSettings, account: str) -> None:
+        """The account has something new to sign in with."""
+        if (pool := self._pools.get(cluster.name)) is not None:
+            pool.renew(account)
+
+    def _let_go(self, user: UserName) -> None:
+        for name, pool in self._pools.items():
+            cluster = self._clusters[name]
+            if _by(cluster, "session") and (account := _account(cluster, user)):
+                pool.let_go(account)
+
+    async def password(self, cluster: ClusterSettings, user: UserName) -> str | None:
+        """Theirs, if they are signed in with one. Raises StoreUnavailable."""
+        assert cluster.ssh is not None
+        return await self.passwords.of(user, self._alive, timedelta(hours=cluster.ssh.pass_through_hours))
+
+    # ------------------------------------------------ what is missing
+
+    async def missing(self, cluster: str, user: UserName) -> Missing | None:
+        """What they have to do before the hub can act as them there; ``None``: nothing. Raises StoreUnavailable."""
+        found = self._clusters.get(cluster)
+        if found is None:
+            return None
+        if not _by(found, "session"):
+            return await self._missing_key(found, user)
+        account, pool = _account(found, user), self._pools.get(cluster)
+        if account and pool is not None and pool.is_up(account):
+            return None
+        if await self.password(found, user) is not None:
+            return None
+        return Missing(_SIGN_IN.format(cluster=_title(found)), Remedy.SIGN_IN)
+
+    async def _missing_key(self, cluster: ClusterSettings, user: UserName) -> Missing | None:
+        key = await self.keys.key(user, cluster.name)
+        if key is None:
+            return Missing(_NO_KEY.format(cluster=_title(cluster)), Remedy.KEYS)
+        if key.works is None:
+            return Missing(_UNTRIED.format(cluster=_title(cluster)), Remedy.KEYS)
+        return None
+
+    async def refused_key(self, cluster: ClusterSettings, user: UserName, key: StoredKey) -> None:
+        """The cluster did not take it."""
+        try:
+            await self.keys.note(user, key, works=False)
+        except HubError as error:
+            log.warning("that %s does not take the key of %s could not be noted: %s", cluster.name, user, error)
+
+    async def keep_house(self) -> None:
+        """Let go of what is too old, and of what sessions brought that have ended by themselves or elsewhere; until cancelled."""
+        while True:
+            await asyncio.sleep(60)
+            try:
+                await self.passwords.sweep(self._alive)
+            except HubError as error:
+                log.info("whether people are still signed in could not be asked: %s", error)
+
+    def close(self) -> None:
+        """Let go of all passwords."""
+        self.passwords.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _OwnPassword:
+    """:class:`~batchhub.transport.credentials.Own` by the password of the sign-in."""
+
+    owning: Owning
+    cluster: ClusterSettings
+
+    async def proof(self, account: str) -> Proof:
+        """The password of whose account it is."""
+        user = _owner(self.cluster, account)
+        try:
+            password = await self.owning.password(self.cluster, user)
+        except StoreUnavailable as error:
+            raise Unproven(str(error)) from error
+        if password is None:
+            raise Unproven(_SIGN_IN.format(cluster=_title(self.cluster)))
+        return Password(password)
+
+    async def refused(self, account: str, proof: Proof) -> None:
+        """Not tried again: each time counts for whoever locks accounts."""
+        del proof
+        user = _owner(self.cluster, account)
+        log.warning("%s refused the password that %s signed in with", self.cluster.name, user)
+        self.owning.passwords.drop(user)
+
+
+@dataclass(frozen=True, slots=True)
+class _OwnKey:
+    """:class:`~batchhub.transport.credentials.Own` by a managed key."""
+
+    owning: Owning
+    cluster: ClusterSettings
+
+    async def proof(self, account: str) -> Proof:
+        """The key of whose account it is."""
+        user = _owner(self.cluster, account)
+        try:
+            key = await self.owning.keys.key(user, self.cluster.name)
+            private = self.owning.keys.private(user, key) if key is not None else None
+        except (StoreUnavailable, ConfigError) as error:
+            raise Unproven(str(error)) from error
+        if private is None:
+            raise Unproven(_NO_KEY.format(cluster=_title(self.cluster)))
+        return Key(private)
+
+    async def refused(self, account: str, proof: Proof) -> None:
+        """So that its owner is told."""
+        del proof
+        user = _owner(self.cluster, account)
+        try:
+            key = await self.owning.keys.key(user, self.cluster.name)
+        except StoreUnavailable:
+            return
+        if key is not None:
+            await self.owning.refused_key(self.cluster, user, key)
+
+
+_SIGN_IN = (
+    "{cluster} is reached with the password that you sign in here with, and the hub does not have it (any more). "
+    "Sign out and in again; what runs goes on meanwhile."
+)
+_NO_KEY = "{cluster} is reached with an SSH key of your own, and you have none yet. Make one on the page of your keys."
+_UNTRIED = "{cluster} has not taken your SSH key yet, or not the last time. Add it there, and test it on the page of your keys."
+
+
+def _by(cluster: ClusterSettings, sign_in: str) -> bool:
+    return cluster.ssh is not None and cluster.ssh.sign_in == sign_in
+
+
+def _title(cluster: ClusterSettings) -> str:
+    return cluster.title or cluster.name
+
+
+def _owner(cluster: ClusterSettings, account: str) -> UserName:
+    user = cluster.owner_of(account)
+    if user is None:
+        raise Unproven(f"The account {account} on {_title(cluster)} is nobody's here.")
+    return UserName(user)
+
+
+def _account(cluster: ClusterSettings, user: UserName) -> str:
+    """Theirs there; empty for whoever has none."""
+    try:
+        return cluster.account_of(user)
+    except HubError:
+        return ""
+
+
+async def _nobody(session: str) -> bool:
+    del session
+    return False

@@ -1,0 +1,44 @@
+"""What a person's own connection signs in with, where it is neither the service's keys nor a certificate: a key of theirs, or the password they typed."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from batchhub.core.errors import Unreachable
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """``private`` is in OpenSSH's format."""
+
+    private: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Password:
+    """As it was typed."""
+
+    text: str = field(repr=False)
+
+
+Proof = Key | Password
+
+
+class Unproven(Unreachable):
+    """There is nothing to sign in as this person with. It says nothing about the host, nor about jobs."""
+
+
+class Refusal(Unreachable):
+    """The host answered, and did not let this user in."""
+
+
+class Own(Protocol):
+    """Where people's own proofs come from, by cluster account."""
+
+    def proof(self, account: str) -> Awaitable[Proof]:
+        """What they sign in with now. Raises Unproven, with a sentence for them."""
+
+    def refused(self, account: str, proof: Proof) -> Awaitable[None]:
+        """The host did not take it."""
