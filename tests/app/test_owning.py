@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,11 +10,13 @@ import pytest_asyncio
 from cryptography.fernet import Fernet
 
 from batchhub.app.doors import SiteDoors
+from batchhub.app.hub import Hub as WholeHub
 from batchhub.app.keybook import KeyBook, make_keybook
 from batchhub.app.owning import Owning
-from batchhub.app.plan import check_pass_through
+from batchhub.app.plan import check_pass_through, plan_hub
 from batchhub.app.reach import make_transport
 from batchhub.app.site import read_site
+from batchhub.app.state import StateDirectory
 from batchhub.auth.base import Asked, Brought, Identity, Place, sign_in
 from batchhub.auth.dictionary import DictionaryAuthenticator
 from batchhub.auth.keys import ManagedKeys
@@ -233,6 +236,33 @@ def test_some_way_in_must_have_the_password(simple: Sshd) -> None:
     with pytest.raises(ConfigError, match="no way to sign in"):
         check_pass_through(hub_site, {"dictionary": DictionaryAuthenticator()})
     check_pass_through(hub_site, {"dictionary": DictionaryAuthenticator(pass_through=True)})
+
+
+def test_nodes_are_not_reached_as_people_who_are_not_there() -> None:
+    for how in ("session", "managed"):
+        ssh = {"host": "h", "known_hosts": "/k", "sign_in": how}
+        with pytest.raises(ConfigError, match="'login', 'reverse' or 'direct'"):
+            read_site(traits.BatchHub(clusters={"hpc": {"transport": "ssh", "ssh": ssh, "tunnel": ["login", "node"]}}))
+
+
+@pytest.mark.parametrize(("how", "words"), [("session", "Sign out and in again"), ("managed", "Make one on the page")])
+async def test_a_hub_starts_nothing_for_whom_it_cannot_act_as(tmp_path: Path, how: str, words: str) -> None:
+    """Before anything is saved or asked of the cluster."""
+    ssh = {"host": "127.0.0.1", "port": 1, "known_hosts": "/k", "sign_in": how}
+    site = read_site(traits.BatchHub(clusters={"hpc": {"transport": "ssh", "ssh": ssh}}))
+    ways = {"dictionary": DictionaryAuthenticator(pass_through=True)}
+    hub = WholeHub(plan_hub(lambda cls: cls(), site, StateDirectory.open(str(tmp_path / "state")), ways))
+    await hub.store.open()
+    try:
+        form = {"cores": ["1"], "memory": ["1G"], "walltime": ["1h"]}
+        with pytest.raises(Denied, match=words):
+            await hub.service.spawn(ANN, "", "jupyterlab", form)
+        assert list(await hub.store.live_servers()) == []
+        missing = (await hub.service.form(ANN, "jupyterlab")).missing
+        assert missing is not None
+        assert words in missing.words
+    finally:
+        await hub.close()
 
 
 # ------------------------------------------------------------ managed keys

@@ -36,6 +36,34 @@ def test_without_a_template_those_of_the_table_alone() -> None:
         found.account_of("ben")
 
 
+@given(
+    st.from_regex(r"[a-z_][a-z0-9_.-]{0,20}", fullmatch=True),
+    st.sampled_from(["{username}", "u_{username}", "{username}x"]),
+)
+def test_the_way_back(name: str, template: str) -> None:
+    found = cluster(account=template, accounts={"ann": "asmith"})
+    try:
+        account = found.account_of(name)
+    except Denied:
+        return
+    assert found.owner_of(account) == name
+
+
+def test_nobodys_accounts() -> None:
+    found = cluster(account="u_{username}", accounts={"ann": "asmith"})
+    assert [found.owner_of(account) for account in ("asmith", "u_ben", "u_ann", "ben", "u_", "root")] == [
+        "ann",
+        "ben",
+        None,  # ann's is another
+        None,
+        None,
+        None,
+    ]
+    assert cluster(account="", accounts={"ann": "asmith"}).owner_of("ben") is None
+    twice = cluster(account="{username}-{username}")
+    assert (twice.owner_of("a-a"), twice.owner_of("a-b")) == (None, None)
+
+
 @pytest.mark.parametrize(
     ("more", "words"),
     [

@@ -30,6 +30,16 @@ def test_identities() -> None:
         ({"keepalive_count": 0}, "keepalive_count at least 1"),
         ({"connect_timeout": 0.0}, "connect_timeout of login1 is more than 0 s"),
         ({"tunnel_as_user": True, "sudo": True}, "with sudo there are none"),
+        ({"sign_in": "session", "sudo": True}, "with sudo nobody has a connection of their own"),
+        ({"sign_in": "managed", "tunnel_as_user": True}, "tunnel_as_user cannot be"),
+        ({"sign_in": "session", "client_keys": ("/k/{username}",)}, "hold no {username}"),
+        ({"sign_in": "session", "pass_through_hours": 0.0}, "up to 336"),
+        ({"sign_in": "keys", "key_sources": ("192.0.2.0/24",)}, "key_sources of login1 means nothing"),
+        ({"sign_in": "managed", "key_sources": ('192.0.2.0/24" x',)}, "key_sources: "),
+        (
+            {"sign_in": "managed", "certificate_sources": ("192.0.2.0/24",)},
+            "certificate_sources of login1 means nothing",
+        ),
     ],
 )
 def test_bad_settings(changed: dict[str, Any], words: str) -> None:
@@ -44,6 +54,7 @@ def test_the_defaults_are_pinned() -> None:
     assert (settings.open_timeout, settings.idle_seconds) == (10.0, 300.0)
     assert (settings.max_sessions, settings.max_handshakes) == (8, 4)
     assert not settings.tunnel_as_user
+    assert (settings.sign_in, settings.pass_through_hours, settings.key_sources) == ("keys", 12.0, ())
     node = settings.node
     assert (node.port, node.insecure, node.max_nodes, node.max_handshakes) == (22, False, 2000, 32)
     assert (node.keepalive_interval, node.keepalive_count, node.connect_timeout, node.idle_seconds) == (

@@ -3,7 +3,7 @@
 import asyncio
 import html
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -16,7 +16,7 @@ from tornado.httpclient import AsyncHTTPClient, HTTPRequest, HTTPResponse
 from tornado.httpserver import HTTPServer
 from tornado.testing import bind_unused_port
 
-from batchhub.auth.base import Authenticator
+from batchhub.auth.base import Authenticator, Brought
 from batchhub.auth.departures import ASKED, Departures
 from batchhub.auth.link import LinkAuthenticator
 from batchhub.auth.sessions import Sessions
@@ -45,11 +45,12 @@ from batchhub.core.model import (
     Want,
     new_server_id,
 )
+from batchhub.core.personal import Missing
 from batchhub.core.words import describe
 from batchhub.store.values import Event
 from batchhub.web.app import make_app
 from batchhub.web.people import AuthPeople
-from batchhub.web.ports import MAX_BODY, WebServices, WebSettings
+from batchhub.web.ports import MAX_BODY, KeyBook, WebServices, WebSettings
 
 KEY = b"k" * 32
 VAULT = Vault([Fernet.generate_key()])
@@ -106,6 +107,7 @@ class FakeHub(HubService):
         self.refuse: HubError | None = None
         self.offered_times: tuple[timedelta, ...] = ()
         self.trouble = ""
+        self.missing: Missing | None = None
         self.news = asyncio.Event()
         self.watchers = 0
         self.calls: list[object] = []
@@ -146,7 +148,7 @@ class FakeHub(HubService):
                 old = next(
                     (row.options for row in self.rows.values() if row.user == user and row.profile == profile), {}
                 )
-                return FormView(one, old, "Tinaroo", self.clock(), self.trouble)
+                return FormView(one, old, "Tinaroo", self.clock(), self.trouble, self.missing)
         raise NotFound(f"There is no profile {profile!r}.")
 
     async def spawn(self, user: UserName, name: str, profile: str, raw: Mapping[str, Sequence[str]]) -> ServerView:
@@ -359,6 +361,8 @@ def open_site(
     settings: WebSettings | None = None,
     more: Mapping[str, Authenticator] | None = None,
     without: Sequence[str] = (),
+    keys: KeyBook | None = None,
+    keep: Callable[[UserName, str, Brought], None] | None = None,
 ) -> Site:
     settings = settings or WebSettings(poll=0.01, keep_alive=0.05)
     clock = Clock()
@@ -381,10 +385,11 @@ def open_site(
         throttle=Throttle(),
         guard=Xsrf(KEY),
         clock=clock,
+        keep=keep,
     )
     registry = CollectorRegistry()
     Counter("batchhub_things", "Things.", registry=registry)
-    services = WebServices(hub, people, clock, KEY, registry, orphans=lambda: tuple(hub.orphans))
+    services = WebServices(hub, people, clock, KEY, registry, orphans=lambda: tuple(hub.orphans), keys=keys)
     app = make_app(services, settings)
     server = HTTPServer(app, max_body_size=4 * MAX_BODY)
     socket, port = bind_unused_port(address="127.0.0.1")

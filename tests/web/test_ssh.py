@@ -49,8 +49,8 @@ def way_to(server: Any, **traits: Any) -> SSHAuthenticator:
     return way
 
 
-async def opened(way: SSHAuthenticator) -> AsyncIterator[Site]:
-    site = open_site(more={"ssh": way}, without=("plain", "link"))
+async def opened(way: SSHAuthenticator, keep: Any = None) -> AsyncIterator[Site]:
+    site = open_site(more={"ssh": way}, without=("plain", "link"), keep=keep)
     yield site
     way.close()
     site.server.stop()
@@ -95,6 +95,24 @@ async def test_password_then_code(site: Site, codes: Codes) -> None:
     await browser.get("hub/home")
     browser.has(NAME)
     assert not any(name.startswith(ASKED) for name, _ in browser.cookies)
+
+
+async def test_what_was_brought_is_kept_for_its_session(node: tuple[Sshd, Codes]) -> None:
+    """For clusters that are reached by it; nothing is kept before the last step, nor of a sign-in that failed."""
+    kept: list[Any] = []
+    server, codes = node
+    async for site in opened(way_to(server), lambda *what: kept.append(what)):
+        browser, state = await begin(site)
+        assert kept == []
+        assert await answered(browser, state, codes.next()) == 303
+        ((user, session, brought),) = kept
+        assert (user, brought.password) == (NAME, PASSWORD)
+        assert session in site.store.sessions
+        assert PASSWORD not in repr(kept)
+        browser, state = await begin(site)
+        assert await answered(browser, state, "000000") == 403
+        assert len(kept) == 1
+        site.clock.now += timedelta(hours=1)
 
 
 async def test_a_wrong_code_begins_anew(site: Site, codes: Codes) -> None:
