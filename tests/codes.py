@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import subprocess
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from tests.needs import missing
-from tests.sshd import Sshd, accounts
+from tests.sshd import Sshd, account_tool, accounts
 
 SECRET = bytes.fromhex("3132333435363738393031323334353637383930")
 """RFC 4226's own, so that the codes are its appendix D's."""
 PASSWORD = "correct horse é battery"
-NAME = "bht-codes"
+NAME = f"bht-codes{os.getpid()}"
+"""Of this process, as other tests make and remove accounts at the same time."""
 
 
 def code(count: int) -> str:
@@ -41,16 +42,16 @@ class Codes:
 
     def set_password(self, password: str = PASSWORD, *, days: int = 99999, expired: bool = False) -> None:
         """``days`` is how long a password is good; ``expired`` has ended the account itself."""
-        _run("chpasswd", stdin=f"{NAME}:{password}\n")
-        _run("chage", "-M", str(days), "-d", "2020-01-01" if days < 1000 else "2026-01-01", NAME)
-        _run("usermod", "--expiredate", "2020-01-01" if expired else "", NAME)
+        account_tool("chpasswd", stdin=f"{NAME}:{password}\n")
+        account_tool("chage", "-M", str(days), "-d", "2020-01-01" if days < 1000 else "2026-01-01", NAME)
+        account_tool("usermod", "--expiredate", "2020-01-01" if expired else "", NAME)
 
 
 @contextmanager
 def account() -> Iterator[None]:
     """The account, with its password."""
     with accounts({NAME: "/bin/sh"}):
-        _run("chpasswd", stdin=f"{NAME}:{PASSWORD}\n")
+        account_tool("chpasswd", stdin=f"{NAME}:{PASSWORD}\n")
         yield
 
 
@@ -72,7 +73,3 @@ def login_node(*extra: str, second: bool = True) -> Iterator[tuple[Sshd, Codes]]
     finally:
         server.close()
         users.unlink(missing_ok=True)
-
-
-def _run(*argv: str, stdin: str = "") -> None:
-    subprocess.run(argv, check=True, input=stdin, text=True, capture_output=True, timeout=30)

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -186,12 +187,12 @@ def accounts(shells: dict[str, str]) -> Iterator[dict[str, Path]]:
             if not _at_home(name):
                 # '*' is no password; '!', which useradd would set, is a locked account to sshd.
                 argv = ["useradd", "-m", "-d", str(homes / name), "-s", shell, "-p", "*", name]
-                subprocess.run(argv, check=True, capture_output=True, timeout=30)
+                account_tool(*argv)
                 made.append(name)
         yield {name: Path(pwd.getpwnam(name).pw_dir) for name in shells}
     finally:
         for name in made:
-            subprocess.run(["userdel", "-f", "-r", name], check=False, capture_output=True, timeout=30)
+            account_tool("userdel", "-f", "-r", name, check=False)
         shutil.rmtree(homes, ignore_errors=True)
 
 
@@ -206,6 +207,17 @@ def _names_service(program: str) -> bool:
     return found is not None and (int(found[1]), int(found[2])) >= (9, 8)
 
 
+def account_tool(*argv: str, stdin: str = "", check: bool = True) -> None:
+    """useradd, chpasswd and the like, tried again while another process has locked the accounts: they do not wait for each other."""
+    for attempt in range(100):
+        done = subprocess.run(argv, check=False, input=stdin, text=True, capture_output=True, timeout=60)
+        if "lock" not in done.stderr or attempt == 99:
+            break
+        time.sleep(0.1)
+    if check and done.returncode:
+        raise RuntimeError(f"{argv[0]} failed ({done.returncode}): {done.stderr}")
+
+
 def _at_home(name: str) -> bool:
     """Whether there is such an account; one that a killed run left behind, without its home, is removed."""
     try:
@@ -214,7 +226,7 @@ def _at_home(name: str) -> bool:
         return False
     if Path(home).is_dir():
         return True
-    subprocess.run(["userdel", "-f", name], check=False, capture_output=True, timeout=30)
+    account_tool("userdel", "-f", name, check=False)
     return False
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-_DN_SPECIAL = frozenset(',+"\\<>;=')
+_DN_SPECIAL = frozenset('#,+"\\<>;=')
 
 
 def in_filter(text: str) -> str:
@@ -17,7 +17,7 @@ def in_dn(text: str) -> str:
     for place, one in enumerate(text):
         if one < " " or one == "\x7f":
             found.append(f"\\{ord(one):02x}")
-        elif one in _DN_SPECIAL or (place == 0 and one in " #") or (place == last and one == " "):
+        elif one in _DN_SPECIAL or (place == 0 and one == " ") or (place == last and one == " "):
             found.append(f"\\{one}")
         else:
             found.append(one)

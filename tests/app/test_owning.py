@@ -39,7 +39,7 @@ ID = Command(("id", "-un"))
 
 
 class Hub:
-    """What a hub would put together for one cluster, whose account of everybody is ``bht-codes`` for ann."""
+    """What a hub would put together for one cluster, on which ann has the account with the codes."""
 
     def __init__(self, server: Sshd, **ssh: Any) -> None:
         settings = {"host": server.host, "port": server.port, "known_hosts": server.known_hosts, **ssh}
@@ -285,7 +285,7 @@ async def test_from_no_key_to_one_that_works(managed: Hub, simple: Sshd) -> None
     assert view.line.startswith("restrict ssh-ed25519 AAAA")
     test = await book.test(ANN, "hpc")
     assert test.works is False
-    assert "refused the key of user bht-codes" in test.words
+    assert f"refused the key of user {NAME}" in test.words
     assert "authorized_keys" in test.words
     assert await hub.owning.missing("hpc", ANN) is not None
 

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import os
 import secrets
-import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -15,6 +14,7 @@ from batchhub.auth.base import Identity, sign_in
 from batchhub.auth.pam import PAMAuthenticator
 from batchhub.core.errors import ConfigError, TooMany, Unreachable
 from tests.needs import missing, need_program, need_root
+from tests.sshd import account_tool
 
 PASSWORD = "correct horse é battery"
 # Without the delays of a real one: a wrong password would cost seconds.
@@ -22,7 +22,7 @@ SERVICE = "auth required pam_unix.so nodelay nullok\naccount required pam_unix.s
 
 
 def run(*argv: str, stdin: str = "") -> None:
-    subprocess.run(argv, check=True, input=stdin, text=True, capture_output=True)
+    account_tool(*argv, stdin=stdin)
 
 
 @pytest.fixture(scope="module")
