@@ -90,7 +90,7 @@ def podman(directory: Path, account: str = "") -> Iterator[Engine]:
         need_program("newuidmap", "uidmap")
     with accounts({PERSON: "/bin/bash"}) as homes:
         home = homes[PERSON]
-        place = home / "engine" if account else directory / "engine"
+        place = home / "e" if account else directory / "e"
         place.mkdir()
         if account:
             shutil.chown(place, account, account)
@@ -127,7 +127,7 @@ def _around(account: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         return alone, ()
     where = pwd.getpwnam(account).pw_dir
     person = ("setpriv", f"--reuid={account}", f"--regid={account}", "--init-groups")
-    return (), (*alone, *person, "env", f"HOME={where}", f"XDG_RUNTIME_DIR={where}/engine")
+    return (), (*alone, *person, "env", f"HOME={where}", f"XDG_RUNTIME_DIR={where}/e")
 
 
 @contextlib.contextmanager
