@@ -16,17 +16,17 @@ from batchhub.control.ports import JobFiles
 from batchhub.control.walltime import DEFAULT_NOTICES, Notices
 from batchhub.core import handshake, proofs
 from batchhub.core.customising import FILES, FILES_VARIABLE, NOT_CUSTOMISED, Customisation
-from batchhub.core.errors import BadInput, ConfigError, Denied
+from batchhub.core.errors import BadInput, ConfigError, Denied, TemplateProblem
 from batchhub.core.forms import STANDARD, Profile
 from batchhub.core.handshake import Connection
 from batchhub.core.model import Endpoint, OptionValue, Server, ServerId, UserName
-from batchhub.core.ports import RouteTarget
+from batchhub.core.ports import JobRequest, RouteTarget
 from batchhub.core.proofs import Facts
 from batchhub.core.walltime import TimeUp
 from batchhub.job.applications import Application
 from batchhub.job.context import JobContext
 from batchhub.job.files import job_files
-from batchhub.job.render import Renderer
+from batchhub.job.render import SAMPLE, Renderer
 
 PREVIEW_ID = ServerId("preview22222")
 """Stands in for a server's id where a job is only shown."""
@@ -50,9 +50,20 @@ class SiteJobBuilder:
         self._dialects = {cluster.name: make_dialect(cluster).name for cluster in site.clusters}
 
     def check(self) -> None:
-        """Render a sample for every cluster. Raises TemplateProblem."""
-        for dialect in sorted(set(self._dialects.values())):
-            self._renderer.check(dialect)
+        """Render a sample for every cluster, and let its dialect read it as for a submit. Raises TemplateProblem."""
+        for name in sorted(set(self._dialects.values())):
+            self._renderer.check(name)
+        for cluster in self._site.clusters:
+            self._check_directives(cluster)
+
+    def _check_directives(self, cluster: ClusterSettings) -> None:
+        name = self._dialects[cluster.name]
+        sample = replace(SAMPLE, options={"image": "sample"})
+        request = JobRequest(sample.job_name, sample.directory, self._renderer.render(name, sample), sample.username)
+        try:
+            make_dialect(cluster).submit(request)
+        except BadInput as error:
+            raise TemplateProblem(f"Template {name}.sh.j2, for cluster {cluster.name!r}: {error}") from error
 
     # ------------------------------------------------ files
 

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
+from batchhub.app.jobs import SiteJobBuilder
 from batchhub.app.site import load_authenticators, load_extension, make_dialect, over_https, read_site, with_limits
 from batchhub.auth.dictionary import DictionaryAuthenticator
 from batchhub.config.clusters import ClusterSettings
 from batchhub.config.traits import BatchHub, Culling, Proxy
-from batchhub.core.errors import ConfigError
+from batchhub.core.errors import ConfigError, TemplateProblem
 
 SOCKET = {"argv": [], "socket_argv": ["app", "--socket={socket}"], "scheme": ""}
 
@@ -115,3 +116,24 @@ def test_extensions_by_name_by_path_and_not_at_all() -> None:
 def test_a_dialects_options_are_checked() -> None:
     with pytest.raises(ConfigError, match="scheduler_options: unknown setting 'bindir'; did you mean 'bin_dir'"):
         make_dialect(ClusterSettings("hpc", scheduler_options={"bindir": "x"}))
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "block", "words"),
+    [
+        ("docker", "{% block network %}\n#CONTAINER --rm\n{% endblock %}", "#CONTAINER '--rm': BatchHub sets it."),
+        ("podman", "{% block network %}\n#CONTAINER --cpus 4\n{% endblock %}", "options are written --option=value"),
+        ("kubernetes", "{% block volumes %}\n#POD volumes: [\n{% endblock %}", "#POD: this is not YAML"),
+    ],
+)
+def test_directives_that_no_job_could_be_started_with_are_found_at_start(
+    tmp_path, scheduler: str, block: str, words: str
+) -> None:
+    (tmp_path / f"{scheduler}.sh.j2").write_text(f'{{% extends "{scheduler}.sh.j2" %}}\n{block}\n')
+    builder = SiteJobBuilder(site(clusters={"box": {"scheduler": scheduler}}, template_dirs=[str(tmp_path)]), b"k" * 32)
+    with pytest.raises(TemplateProblem) as caught:
+        builder.check()
+    assert words in str(caught.value)
+    assert f"Template {scheduler}.sh.j2, for cluster 'box': " in str(caught.value)
+    (tmp_path / f"{scheduler}.sh.j2").unlink()
+    builder.check()

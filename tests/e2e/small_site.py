@@ -29,9 +29,8 @@ SCHEDULERS: dict[str, tuple[str, tuple[str, str], dict[str, Any]]] = {
 }
 ENGINES: dict[str, tuple[str, tuple[str, str], dict[str, Any]]] = {
     "docker": ("docker", ("docker", "docker"), {}),
-    "kubernetes": ("kubernetes", ("kubectl", "kubectl"), {}),
 }
-"""One executable for everything: submits and cancels are told by their arguments alone. kubectl is the real one; its API is the test's to start."""
+"""One executable for everything: submits and cancels are told by their arguments alone."""
 SECONDS = 60.0
 
 
@@ -80,9 +79,17 @@ class SmallSite:
 
 @contextlib.contextmanager
 def small_site(
-    scheduler: str, directory: Path, *, options: Mapping[str, Any] = MappingProxyType({}), **settings: Any
+    scheduler: str,
+    directory: Path,
+    *,
+    options: Mapping[str, Any] = MappingProxyType({}),
+    beside: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+    **settings: Any,
 ) -> Iterator[SmallSite]:
-    """Made from nothing; ``options`` are the dialect's, ``settings`` traits, with ``__`` for the dot. Nothing is started but the login node."""
+    """Made from nothing; ``options`` are the dialect's, ``settings`` traits, with ``__`` for the dot. Nothing is started but the login node.
+
+    ``beside``: more clusters behind it, scheduler -> options, each with a profile of the scheduler's name.
+    """
     folder, commands, fake = {**SCHEDULERS, **ENGINES}[scheduler]
     cluster = Cluster(directory / "cluster").create(
         {"nodes": {"n1": {"cores": 6}}, "kill_wait": 0.3, "users": [ADA], **fake}
@@ -90,7 +97,9 @@ def small_site(
     key = asyncssh.generate_private_key("ssh-ed25519")
     key.write_private_key(directory / "key")
     (directory / "key").chmod(0o600)
-    with LoginNode(keys={"*": [key.export_public_key().decode()]}, cluster=cluster, dialects=(folder,)) as login:
+    with LoginNode(
+        keys={"*": [key.export_public_key().decode()]}, cluster=cluster, dialects=(folder, *beside)
+    ) as login:
         login.nodes = dict.fromkeys(login.nodes, "127.0.0.1")
         ssh = {
             "host": login.host,
@@ -116,8 +125,14 @@ def small_site(
         values = {
             "BatchHub.authenticator_class": "dictionary",
             "DictionaryAuthenticator.users": {ADA: hash_password(PASSWORDS[ADA])},
-            "BatchHub.clusters": {"hpc": table},
-            "BatchHub.profiles": [{"name": "small", "title": "Small", "application": "small", "fields": {"cores": {}}}],
+            "BatchHub.clusters": {
+                "hpc": table,
+                **{name: {**table, "scheduler": name, "scheduler_options": dict(its)} for name, its in beside.items()},
+            },
+            "BatchHub.profiles": [
+                {"name": name, "title": name, "application": "small", "cluster": where, "fields": {"cores": {}}}
+                for name, where in (("small", "hpc"), *zip(beside, beside, strict=True))
+            ],
             "BatchHub.applications": {"small": application},
             "Watching.fast": 0.3,
             "Watching.slow": 0.3,
