@@ -24,13 +24,17 @@ LIMIT = 3500
 
 @dataclass(frozen=True, slots=True)
 class Journey:
-    """Who went where: the way to sign in, where to go afterwards, the address to come back to, and what the authenticator keeps."""
+    """Who went where: the way to sign in, where to go afterwards, the address to come back to, and what the authenticator keeps.
+
+    ``old`` is the session's cookie that the browser had when it left, for a way back on which it does not come along.
+    """
 
     way: str
     state: str
     after: str
     callback: str
     keep: Mapping[str, str] = field(repr=False)
+    old: str = field(default="", repr=False)
 
 
 class Departures:
@@ -43,7 +47,7 @@ class Departures:
 
     def seal(self, journey: Journey) -> str:
         """A cookie's value. Raises ValueError if it is too long for one."""
-        parts = [journey.way, journey.state, journey.after, journey.callback, dict(journey.keep)]
+        parts = [journey.way, journey.state, journey.after, journey.callback, dict(journey.keep), journey.old]
         text = self._fernet.encrypt_at_time(json.dumps(parts).encode(), int(self._clock().timestamp())).decode()
         if len(text) > LIMIT:
             raise ValueError(f"{len(text)} characters are more than a cookie holds")
@@ -55,7 +59,7 @@ class Departures:
             return None
         try:
             plain = self._fernet.decrypt_at_time(text.encode(), LIFE, int(self._clock().timestamp()))
-            way, sealed, after, callback, keep = json.loads(plain)
+            way, sealed, after, callback, keep, old = json.loads(plain)
         except (InvalidToken, ValueError, UnicodeEncodeError):
             return None
-        return Journey(way, sealed, after, callback, keep) if sealed == state else None
+        return Journey(way, sealed, after, callback, keep, old) if sealed == state else None

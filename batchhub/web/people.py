@@ -147,7 +147,7 @@ class AuthPeople:
         return await self._enter(handler, step, data, refusal=refusal, cookie=cookie)
 
     async def leave(
-        self, handler: RequestHandler, way: str, data: Mapping[str, str], after: str, callback: str
+        self, handler: RequestHandler, way: str, data: Mapping[str, str], after: str, callback: str, *, cookie: str = ""
     ) -> Leaving:
         """To somebody else's page."""
         authenticator = self._way(way)
@@ -155,7 +155,7 @@ class AuthPeople:
             raise Denied("One does not sign in this way here.")
         state = secrets.token_urlsafe(24)
         departure = await authenticator.depart(handler, data, state, callback)
-        sealed = self.departures.seal(Journey(way, state, after, callback, departure.keep))
+        sealed = self.departures.seal(Journey(way, state, after, callback, departure.keep, cookie))
         return Leaving(departure.url, state, sealed)
 
     async def come_back(
@@ -171,7 +171,9 @@ class AuthPeople:
         brought = {**data, "kept": journey.keep, "callback": journey.callback}
         refusal = f"{title} knows you, but this hub does not let you in. Its administrator can."
         step = _Step(journey.way, "", journey.state, 1)
-        entry = self._last(journey.way, await self._enter(handler, step, brought, refusal=refusal, cookie=cookie))
+        entry = self._last(
+            journey.way, await self._enter(handler, step, brought, refusal=refusal, cookie=cookie or journey.old)
+        )
         return entry, entry.after or journey.after
 
     def _last(self, way: str, entry: Entry | Asking) -> Entry:

@@ -146,9 +146,12 @@ class People(Protocol):
         """What was asked for. Raises Denied, TooMany, Unreachable."""
 
     def leave(
-        self, handler: RequestHandler, way: str, data: Mapping[str, str], after: str, callback: str
+        self, handler: RequestHandler, way: str, data: Mapping[str, str], after: str, callback: str, *, cookie: str = ""
     ) -> Awaitable[Leaving]:
-        """Begin a sign-in at somebody else's page. ``after`` is where to go in the end. Raises Denied, Unreachable."""
+        """Begin a sign-in at somebody else's page. ``after`` is where to go in the end. Raises Denied, Unreachable.
+
+        ``cookie`` is the session's that the browser has now, where it will not come along on the way back.
+        """
 
     def come_back(
         self, handler: RequestHandler, data: Mapping[str, str], sealed: str, cookie: str, kind: str = "redirect"

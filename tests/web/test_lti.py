@@ -126,8 +126,24 @@ async def test_from_a_course_to_the_servers(hub):
 async def test_the_platform_may_begin_with_a_form(hub):
     body = urlencode(hub.platform.initiation())
     answer = await hub.browser.ask("POST", "hub/lti13/oauth_login", body=body, headers={**TOP, **FORM})
+    assert answer.code == 303
+    answer = await hub.browser.ask("GET", answer.headers["Location"], headers=TOP)
     query = dict(parse_qsl(urlsplit(answer.headers["Location"]).query))
     assert (await hub.post(hub.platform.authorize(query)[1])).code == 303
+
+
+async def test_the_session_that_was_there_ends(hub):
+    """The browser does not bring it along with the form that the platform's page posts, but did when it left."""
+    await hub.browser.get("hub/login")
+    assert (await hub.browser.post("hub/login", username="bob", password="bob"[::-1])).code == 303
+    (bobs,) = hub.site.store.sessions
+    query = await hub.begin()
+    assert "batchhub-session" not in str(query)
+    hub.browser.cookies.pop(("batchhub-session", "/hub/"))
+    assert (await hub.post(hub.platform.authorize(query)[1])).code == 303
+    assert bobs not in hub.site.store.sessions
+    assert len(hub.site.store.sessions) == 1
+    assert hub.site.revoked == [bobs], "and the proxy is told"
 
 
 async def test_the_cookie_that_crosses_sites(hub):

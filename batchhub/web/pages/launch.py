@@ -98,27 +98,33 @@ class Login13Page(LaunchPage):
 
     kind = "lti13"
 
+    async def post(self) -> None:
+        """A platform may choose. With a GET the browser brings the session it has, which is to end when another begins."""
+        fields = self.fields({**self.request.query_arguments, **self.request.body_arguments})
+        self.see_other(self._again(fields))
+
     async def get(self) -> None:
         """On to the platform's authorization page, with a cookie that ties the answer to this browser; from a frame, in a new tab."""
-        await self._begin(self.fields(self.request.query_arguments))
-
-    async def post(self) -> None:
-        """The same: a platform may choose."""
-        await self._begin(self.fields({**self.request.query_arguments, **self.request.body_arguments}))
-
-    async def _begin(self, fields: Mapping[str, str]) -> None:
-        links, way = self.web.links, self.way()
-        asked = {name: fields[name] for name in LOGIN_FIELDS if fields.get(name)}
-        if not asked.get("iss"):
-            raise BadInput(_NOT_HERE)
+        links, way, fields = self.web.links, self.way(), self.fields(self.request.query_arguments)
         if self.framed is not False and PRESSED not in fields:
-            again = f"{links.lti}oauth_login?{urlencode({**asked, PRESSED: '1'})}"
+            again = self._again({**fields, PRESSED: "1"})
             self.page("launch.html", again=again, action="", fields={}, who="", framed=True)
             return
         callback = f"{self.our_origin}{links.lti}oauth_callback"
-        leaving = await self.web.services.people.leave(self, way.name, asked, "", callback)
+        old = self.cookie(SESSION_COOKIE) if self.visitor else ""
+        leaving = await self.web.services.people.leave(self, way.name, fields, "", callback, cookie=old)
         self.put_cookie(journey_cookie(leaving.state), leaving.sealed, links.hub, LIFE, crossing=True)
         self.see_other(leaving.url)
+
+    def fields(self, arguments: Mapping[str, list[bytes]]) -> dict[str, str]:
+        """Those of a login; the others are nothing to us. Raises BadInput."""
+        found = super().fields({name: arguments[name] for name in (*LOGIN_FIELDS, PRESSED) if name in arguments})
+        if not found.get("iss"):
+            raise BadInput(_NOT_HERE)
+        return found
+
+    def _again(self, fields: Mapping[str, str]) -> str:
+        return f"{self.web.links.lti}oauth_login?{urlencode(fields)}"
 
 
 class Launch13Page(LaunchPage):
