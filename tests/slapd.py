@@ -28,6 +28,8 @@ allow bind_anon_cred bind_anon_dn
 security simple_bind={simple}
 database mdb
 suffix "dc=example,dc=org"
+rootdn "cn=root,dc=example,dc=org"
+rootpw root-secret
 directory {home}/db
 overlay memberof
 access to attrs=userPassword by anonymous auth by * none

@@ -45,7 +45,7 @@ from batchhub.control.tasks import Tasks
 from batchhub.control.walltime import EndKeeper, Watched
 from batchhub.core.errors import HubError, Unreachable
 from batchhub.core.idleness import limits_of
-from batchhub.core.model import Server
+from batchhub.core.model import Server, UserName
 from batchhub.core.ports import Transport
 from batchhub.core.walltime import read_most
 from batchhub.proxy.client import ProxyClient
@@ -53,6 +53,7 @@ from batchhub.store.keys import Keys
 from batchhub.store.leading import LeaderLock, SoleHub
 from batchhub.store.store import Store
 from batchhub.web.app import make_app
+from batchhub.web.people import AuthPeople
 from batchhub.web.ports import MAX_BODY, WebServices
 
 log = logging.getLogger(__name__)
@@ -80,6 +81,7 @@ class Hub:
         self._ends: EndKeeper
         self._retention: Retention
         self._culler: Culler
+        self._people: AuthPeople
         self._orphans: OrphanKeeper
         self._tasks = Tasks("hub")
         self._duties = Tasks("leader")
@@ -184,6 +186,7 @@ class Hub:
             settings=plan.service,
             extender=extender,
             leader=self._who_leads if self.store.shared else None,
+            before_start=self._before_start,
         )
 
     def _observed(self, rows: Sequence[Server]) -> None:
@@ -192,6 +195,9 @@ class Hub:
         self._notes.note(rows)
         # The scheduler's reason and estimate are news for an open page, though no step of the server.
         self._broadcast.tell(*(row.id for row in rows))
+
+    async def _before_start(self, user: UserName) -> None:
+        await self._people.before_start(user)
 
     async def _ask_database(self) -> str:
         await self.store.ping()
@@ -210,7 +216,7 @@ class Hub:
         for authenticator in plan.authenticators.values():
             for words in problems(authenticator):
                 log.warning("%s", words)
-        people = make_people(plan, self.store, self._revocations, self._owning)
+        self._people = people = make_people(plan, self.store, self._revocations, self._owning)
         services = WebServices(
             hub=self.service,
             people=people,

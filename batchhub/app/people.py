@@ -11,6 +11,7 @@ from batchhub.app.plan import HubPlan
 from batchhub.app.revocations import Revocations
 from batchhub.app.state import utc_now
 from batchhub.auth.departures import ASKED, Departures
+from batchhub.auth.refresh import Refresher
 from batchhub.auth.sessions import Sessions
 from batchhub.auth.states import AuthStates
 from batchhub.auth.throttle import Throttle
@@ -27,6 +28,7 @@ def make_people(plan: HubPlan, store: Store, revocations: Revocations, owning: O
     cookie_key = plan.state.key("cookies")
     persons, file = Persons(store), plan.state.vault
     file.current()  # made at the first start, and looked at before anybody signs in
+    states = AuthStates(persons, file.current)
 
     async def ended(ids: Sequence[str]) -> None:
         owning.passwords.sessions_ended(ids)
@@ -42,7 +44,8 @@ def make_people(plan: HubPlan, store: Store, revocations: Revocations, owning: O
         access_tokens=Tokens(store, utc_now, revoked=revocations.tokens_ended),
         users=store,
         persons=persons,
-        states=AuthStates(persons, file.current),
+        states=states,
+        refresher=Refresher(plan.authenticators, persons, states, utc_now, sessions.revoke_all_of),
         throttle=Throttle(),
         guard=Xsrf(cookie_key),
         clock=utc_now,

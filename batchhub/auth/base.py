@@ -14,9 +14,10 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from ipaddress import ip_address, ip_network
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from traitlets import Bool, Dict, Set, Unicode, validate
+from traitlets import Any as Any_
+from traitlets import Bool, Dict, Float, Set, Unicode, validate
 from traitlets.config import LoggingConfigurable
 from traitlets.traitlets import TraitError
 
@@ -34,6 +35,8 @@ MOST_GROUPS = 2000
 """Groups of one person that are kept; the others do not count."""
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_@+.][A-Za-z0-9_@+.-]{0,127}")
+
+_NOTHING_SAID: Mapping[str, Any] = MappingProxyType({"groups": None, "admin": None, "auth_state": None, "after": ""})
 
 T = TypeVar("T")
 
@@ -136,6 +139,25 @@ class Place:
         return any(one.version == other.version and one.overlaps(other) for one in given for other in ours)
 
 
+class KnownPerson(Protocol):
+    """Somebody who signed in earlier, as :meth:`Authenticator.refresh_user` is given them: what JupyterHub's ``User`` has of it."""
+
+    @property
+    def name(self) -> UserName:
+        """The hub's name for them."""
+
+    @property
+    def admin(self) -> bool:
+        """Whether they are an admin of the hub."""
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """As the last answer had them."""
+
+    def get_auth_state(self) -> Awaitable[Mapping[str, Any] | None]:
+        """What is kept of their last sign-in or refresh, if ``enable_auth_state`` keeps it."""
+
+
 class Authenticator(LoggingConfigurable):
     """Base of all authenticators. Override :meth:`authenticate`; the rest has working defaults.
 
@@ -160,8 +182,35 @@ class Authenticator(LoggingConfigurable):
         False, help="Let everybody in who can prove who they are. Nobody is allowed unless this or a list says so."
     ).tag(config=True)
     allowed_users = Set(Unicode(), help="Names that may sign in.").tag(config=True)
+    allowed_groups = Set(
+        Unicode(), help="Members of one of these, by its exact name, may sign in. Groups are the authenticator's word."
+    ).tag(config=True)
     blocked_users = Set(Unicode(), help="Names that may not sign in, whatever else is said.").tag(config=True)
     admin_users = Set(Unicode(), help="Names that may sign in and are admins of the hub.").tag(config=True)
+    admin_groups = Set(
+        Unicode(),
+        help="Members of one of these, by its exact name, may sign in and are admins; who is no longer one, nor in admin_users, is no admin either.",
+    ).tag(config=True)
+    auth_refresh_age = Float(
+        300.0,
+        min=0,
+        help="Seconds after which a person's next page or request has refresh_user ask again whether they still may; 0 asks before a start alone.",
+    ).tag(config=True)
+    refresh_pre_spawn = Bool(True, help="Ask before a server is started too, however long ago it was asked.").tag(
+        config=True
+    )
+    auth_refresh_patience = Float(
+        3600.0,
+        min=0,
+        help="Seconds for which an earlier answer goes on to count while nobody can be asked; after them people have to wait. 0 does not wait for "
+        "an earlier one.",
+    ).tag(config=True)
+    post_auth_hook = Any_(
+        None,
+        allow_none=True,
+        help="Called as hook(authenticator, handler, authentication) when somebody may come in, at a sign-in and at a refresh that brings news "
+        "(handler may be None then); answers the authentication, changed or not, or None for no. May be async.",
+    ).tag(config=True)
     enable_auth_state = Bool(
         False,
         help="Keep what the sign-in brought (auth_state: tokens, claims) for refreshing and for hooks, sealed, until the next sign-in. Off: it is "
@@ -195,6 +244,12 @@ class Authenticator(LoggingConfigurable):
             raise TraitError("manage_groups must be True: the hub has no groups of its own, only the authenticator's.")
         return True
 
+    @validate("post_auth_hook")
+    def _check_hook(self, proposal: Mapping[str, Any]) -> Any:
+        if proposal["value"] is not None and not callable(proposal["value"]):
+            raise TraitError(f"post_auth_hook must be a function, not {type(proposal['value']).__name__}.")
+        return proposal["value"]
+
     @validate("username_pattern")
     def _check_pattern(self, proposal: Mapping[str, Any]) -> str:
         try:
@@ -210,9 +265,6 @@ class Authenticator(LoggingConfigurable):
 
     def settle(self, place: Place) -> None:
         """Called once, before the hub starts. Raises ConfigError where people could not be signed in safely with these settings."""
-
-    def close(self) -> None:
-        """Called once, when the hub ends."""
 
     async def authenticate(self, handler: Any, data: Mapping[str, Any]) -> str | Mapping[str, Any] | Asked | None:
         """Who this is: a name, or ``{"name": …, "admin": …, "groups": …, "auth_state": …}`` with all but the name optional.
@@ -236,6 +288,22 @@ class Authenticator(LoggingConfigurable):
         """
         raise NotImplementedError
 
+    async def refresh_user(self, user: KnownPerson, handler: Any = None) -> bool | Mapping[str, Any] | None:
+        """Whether somebody who signed in this way earlier still may: ``True`` if nothing is new, or whatever :meth:`authenticate` would answer now.
+
+        What the answer does not name stays as it is. ``False`` ends their sessions: they have to sign in again. Raises Unreachable when
+        nobody could be asked; then the earlier answer counts for ``auth_refresh_patience``. ``handler`` is the request's, if there is one.
+        """
+        del user, handler
+        return True
+
+    def close(self) -> None:
+        """Called once, when the hub ends: let threads and connections go."""
+
+    def knows_groups(self) -> bool:
+        """Whether groups can come from here at all; ``allowed_groups`` and ``admin_groups`` are refused at start where they cannot."""
+        return True
+
     def normalize_username(self, username: str) -> str:
         """One spelling for each person: lower case, unless overridden."""
         return username.lower()
@@ -251,8 +319,10 @@ class Authenticator(LoggingConfigurable):
 
     def check_allowed(self, username: str, authentication: Mapping[str, Any] | None = None) -> bool | Awaitable[bool]:
         """Whether the person may use the hub. May be async. An override adds to ``super().check_allowed``, or replaces it."""
-        del authentication
-        return bool(self.allow_all) or username in self.allowed_users or username in self.admin_users
+        if self.allow_all or username in self.allowed_users or username in self.admin_users:
+            return True
+        groups = (authentication or {}).get("groups") or ()
+        return not (self.allowed_groups | self.admin_groups).isdisjoint(groups)
 
 
 def problems(authenticator: Authenticator) -> tuple[str, ...]:
@@ -261,17 +331,20 @@ def problems(authenticator: Authenticator) -> tuple[str, ...]:
     found = []
     decides = type(authenticator).check_allowed is not Authenticator.check_allowed
     listed = set(authenticator.allowed_users) | set(authenticator.admin_users)
-    if not (decides or authenticator.allow_all or listed - set(authenticator.blocked_users)):
+    grouped = authenticator.allowed_groups | authenticator.admin_groups
+    if not (decides or authenticator.allow_all or grouped or listed - set(authenticator.blocked_users)):
         found.append(
             f"Nobody can sign in: set c.{name}.allow_all = True to let in everybody who has an account, "
-            f"or name people in c.{name}.allowed_users or c.{name}.admin_users."
+            f"or name people in c.{name}.allowed_users, c.{name}.allowed_groups or c.{name}.admin_users."
         )
     for one in sorted(listed | set(authenticator.blocked_users)):
         plain = authenticator.normalize_username(one)
         if plain != one:
             found.append(f"c.{name} names the user {one!r}, who is known here as {plain!r}: the entry has no effect.")
-    if authenticator.allow_all and authenticator.allowed_users:
-        found.append(f"c.{name}.allow_all is set, so c.{name}.allowed_users keeps nobody out.")
+    narrow = [
+        one for one in ("allowed_users", "allowed_groups") if authenticator.allow_all and getattr(authenticator, one)
+    ]
+    found += [f"c.{name}.allow_all is set, so c.{name}.{one} keeps nobody out." for one in narrow]
     return tuple(found)
 
 
@@ -299,26 +372,48 @@ async def sign_in(
     if answer is None or isinstance(answer, Asked):
         return answer
     model: Mapping[str, Any] = {"name": answer} if isinstance(answer, str) else answer
-    name = known_name(authenticator, model.get("name"))
-    if name is None:
-        log.warning("sign-in refused: %.100r is not an acceptable user name", model.get("name"))
-        return None
-    model = {"groups": None, "admin": None, "auth_state": None, "after": "", **model, "name": name}
     brought = _brought(authenticator, data, model)
-    identity = await _by_the_rules(authenticator, name, {**model, "brought": None})
-    if identity is None and brought is not None and brought.held is not None:
-        brought.held.close()
-    return identity if identity is None else replace(identity, brought=brought)
+    identity = None
+    try:
+        identity = await judge(authenticator, handler, {**model, "brought": None})
+    finally:
+        if identity is None and brought is not None and brought.held is not None:
+            brought.held.close()
+    return identity and replace(identity, brought=brought)
 
 
-async def _by_the_rules(authenticator: Authenticator, name: UserName, model: Mapping[str, Any]) -> Identity | None:
+async def judge(
+    authenticator: Authenticator, handler: Any, answer: Mapping[str, Any], known: UserName | None = None
+) -> Identity | None:
+    """What becomes of an authenticator's answer, at a sign-in or a refresh: every rule, then the site's ``post_auth_hook``.
+
+    ``known`` is the hub's name for the person where it is settled already. ``None`` is "no"; the reason is in the log.
+    """
+    name = known or known_name(authenticator, answer.get("name"))
+    if name is None:
+        log.warning("sign-in refused: %.100r is not an acceptable user name", answer.get("name"))
+        return None
+    model = {**_NOTHING_SAID, **answer, "name": name}
+    if not await may_enter(authenticator, name, model):
+        return None
+    if authenticator.post_auth_hook is not None:
+        model = await _settled(authenticator.post_auth_hook(authenticator, handler, model))
+        if model is None or model.get("name") != name:
+            log.warning("sign-in of %s refused by post_auth_hook%s", name, "" if model is None else ": another name")
+            return None
+        model = {**_NOTHING_SAID, **model}
+    return _identity(authenticator, name, model)
+
+
+async def may_enter(authenticator: Authenticator, name: UserName, model: Mapping[str, Any]) -> bool:
+    """Whether the lists let them in."""
     if not await _settled(authenticator.check_blocked_users(name, model)):
         log.warning("sign-in of %s refused: blocked", name)
-        return None
+        return False
     if not await _settled(authenticator.check_allowed(name, model)):
         log.warning("sign-in of %s refused: not allowed", name)
-        return None
-    return _identity(authenticator, name, model)
+        return False
+    return True
 
 
 def _brought(authenticator: Authenticator, data: Mapping[str, Any], model: Mapping[str, Any]) -> Brought | None:
@@ -340,15 +435,30 @@ def known_name(authenticator: Authenticator, name: object) -> UserName | None:
     return UserName(plain)
 
 
+def outer_names(authenticator: Authenticator, name: str) -> tuple[str, ...]:
+    """The names that whoever the hub calls ``name`` can have signed in with, as far as mapping and prefix tell; the likeliest first."""
+    bare = name.removeprefix(authenticator.username_prefix)
+    mapped = [outer for outer, inner in authenticator.username_map.items() if inner == bare]
+    return tuple(one for one in (*mapped, bare) if known_name(authenticator, one) == name)
+
+
 def _identity(authenticator: Authenticator, name: UserName, model: Mapping[str, Any]) -> Identity:
     admin = model["admin"]
     if admin is not None and not isinstance(admin, bool):
         raise TypeError(f"{type(authenticator).__name__} answered admin={admin!r}; True, False or None is expected")
-    if admin is None and name in authenticator.admin_users:
-        admin = True
+    groups = _groups(authenticator, model["groups"])
+    if admin is None:
+        admin = admin_by_lists(authenticator, name, groups)
     state = model["auth_state"]
     frozen = None if state is None else MappingProxyType(dict(state))
-    return Identity(name, admin, _groups(authenticator, model["groups"]), frozen, str(model["after"]))
+    return Identity(name, admin, groups, frozen, str(model["after"]))
+
+
+def admin_by_lists(authenticator: Authenticator, name: str, groups: Sequence[str]) -> bool | None:
+    """What ``admin_users`` and ``admin_groups`` say of somebody; ``None`` if they say nothing, and a right given earlier stays."""
+    if name in authenticator.admin_users:
+        return True
+    return not authenticator.admin_groups.isdisjoint(groups) if authenticator.admin_groups else None
 
 
 def _groups(authenticator: Authenticator, groups: Any) -> tuple[str, ...]:

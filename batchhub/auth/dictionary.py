@@ -16,7 +16,7 @@ from argon2.exceptions import InvalidHashError, VerificationError, VerifyMismatc
 from traitlets import Dict, Unicode, validate
 from traitlets.traitlets import TraitError
 
-from batchhub.auth.base import PASSWORD_LIMIT, Authenticator, LoginKind
+from batchhub.auth.base import PASSWORD_LIMIT, Authenticator, KnownPerson, LoginKind, outer_names
 from batchhub.core.errors import BadInput
 
 log = logging.getLogger(__name__)
@@ -58,11 +58,24 @@ class DictionaryAuthenticator(Authenticator):
         loop, password = asyncio.get_running_loop(), str(data.get("password", ""))
         return name if await loop.run_in_executor(self._threads, self._verify, name, password) else None
 
+    async def refresh_user(self, user: KnownPerson, handler: Any = None) -> bool | Mapping[str, Any]:
+        """Whether they are in the table still."""
+        del handler
+        return next(({"name": name} for name in outer_names(self, user.name) if name in self.users), False)
+
+    def knows_groups(self) -> bool:
+        """None can come from here."""
+        return False
+
     def check_allowed(self, username: str, authentication: Mapping[str, Any] | None = None) -> bool:
         """Being in the table is the permission; ``allowed_users``, if given, narrows it."""
         if self.allowed_users:
             return bool(super().check_allowed(username, authentication))
         return True
+
+    def close(self) -> None:
+        """Let the threads go."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _verify(self, name: str, password: str) -> bool:
         digest = self.users.get(name)

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from traitlets import Set, Unicode
+from traitlets import Unicode
 
 from batchhub.auth.base import Authenticator, LoginKind, Place
 from batchhub.core.errors import ConfigError
@@ -29,8 +29,6 @@ class HeaderAuthenticator(Authenticator):
         help="Names the person's groups, if the front end says them. Must be in c.Proxy.identity_headers too."
     ).tag(config=True)
     groups_separator = Unicode(";", help="Between two groups; Shibboleth's is ';'.").tag(config=True)
-    allowed_groups = Set(Unicode(), help="Groups whose members may sign in.").tag(config=True)
-    admin_groups = Set(Unicode(), help="Groups whose members may sign in and are admins of the hub.").tag(config=True)
 
     _place: Place | None = None
 
@@ -66,12 +64,8 @@ class HeaderAuthenticator(Authenticator):
             return None
         named = said.get(self.groups_header.lower(), "") if self.groups_header else ""
         groups = [one.strip() for one in named.split(self.groups_separator or ";") if one.strip()]
-        admin = not self.admin_groups.isdisjoint(groups) if self.admin_groups else None
-        return {"name": name, "groups": groups, "admin": admin or None}
+        return {"name": name, "groups": groups}
 
-    def check_allowed(self, username: str, authentication: Mapping[str, Any] | None = None) -> bool:
-        """By name, or by a group."""
-        groups = (authentication or {}).get("groups") or ()
-        return bool(super().check_allowed(username, authentication)) or not (
-            self.allowed_groups | self.admin_groups
-        ).isdisjoint(groups)
+    def knows_groups(self) -> bool:
+        """Only where a header names them."""
+        return bool(self.groups_header)

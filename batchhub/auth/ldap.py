@@ -8,19 +8,22 @@ directory is asked whether the password is right, by a simple bind. The hub's na
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, TypeVar
 
-from traitlets import Bool, Int, List, Set, Unicode
+from traitlets import Bool, Int, List, Unicode
 
-from batchhub.auth.base import Authenticator, LoginKind, Place
+from batchhub.auth.base import Authenticator, KnownPerson, LoginKind, Place, outer_names
 from batchhub.auth.blocking import Blocking
 from batchhub.auth.ldap_text import below, first_value, in_dn, in_filter
-from batchhub.auth.ldap_wire import Directory, Found, ServerAddress, Unanswered, WrongPassword
+from batchhub.auth.ldap_wire import Directory, Found, ServerAddress, Session, Unanswered, WrongPassword
 from batchhub.auth.secretfile import read_secret_file
 from batchhub.core.errors import ConfigError, Unreachable
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class LDAPAuthenticator(Authenticator):
@@ -58,8 +61,6 @@ class LDAPAuthenticator(Authenticator):
         help="Finds a person's groups below group_base. Empty: the entry's memberOf is read instead.",
     ).tag(config=True)
     group_attribute = Unicode("cn", help="A group's name, where groups are searched for.").tag(config=True)
-    allowed_groups = Set(Unicode(), help="Groups whose members may sign in.").tag(config=True)
-    admin_groups = Set(Unicode(), help="Groups whose members may sign in and are admins of the hub.").tag(config=True)
     timeout = Int(10, help="Seconds that one server may take over one answer.").tag(config=True)
 
     def __init__(self, **kwargs: Any) -> None:
@@ -101,32 +102,45 @@ class LDAPAuthenticator(Authenticator):
         if not name or not password or not name.isprintable():
             # An empty password asks for an "unauthenticated" bind, which succeeds for anybody: RFC 4513 section 5.1.2.
             return None
+        return await self._answer(name, lambda directory: self._ask(directory, name, password))
+
+    async def refresh_user(self, user: KnownPerson, handler: Any = None) -> bool | Mapping[str, Any]:
+        """Whether the entry is still there, and its groups; asked with the hub's own account. With ``user_dns`` and no ``bind_dn`` nobody can be asked."""
+        del handler
+        if not self.search_base and not self.bind_dn:
+            return True
+        for name in outer_names(self, user.name):
+            found = await self._answer(name, partial(self._look, name=name))
+            if found is not None:
+                return found
+        return False
+
+    async def _answer(self, name: str, question: Callable[[Directory], T]) -> T | None:
+        """In a thread, of the first directory that answers. Raises Unreachable, TooMany."""
         directories = self._directories
         if directories is None:
             raise ConfigError("LDAPAuthenticator was not settled before its first use.")
         try:
             # Each server may be asked for a few things, each with its own limit.
             seconds = self.timeout * 4.0 * len(directories)
-            return await self._blocking.ask(lambda: self._ask_each(directories, name, password), seconds)
+            return await self._blocking.ask(lambda: self._ask_each(directories, name, question), seconds)
         except TimeoutError as error:
             log.warning("no LDAP server answered within %s s", seconds)
             raise Unreachable("The directory of people did not answer in time; please try again.") from error
 
-    def check_allowed(self, username: str, authentication: Mapping[str, Any] | None = None) -> bool:
-        """By name, or by a group."""
-        groups = (authentication or {}).get("groups") or ()
-        wanted = self.allowed_groups | self.admin_groups
-        return bool(super().check_allowed(username, authentication)) or not wanted.isdisjoint(groups)
+    def knows_groups(self) -> bool:
+        """Only where something says which of them count."""
+        return bool(self.group_base)
 
     def close(self) -> None:
         """Let the threads go."""
         self._blocking.close()
 
-    def _ask_each(self, directories: tuple[Directory, ...], name: str, password: str) -> Mapping[str, Any] | None:
-        """In a thread. The first server that answers decides; a wrong password is not tried at another."""
+    def _ask_each(self, directories: tuple[Directory, ...], name: str, question: Callable[[Directory], T]) -> T | None:
+        """In a thread, about ``name``. The first server that answers decides; a wrong password is not tried at another."""
         for directory in directories:
             try:
-                return self._ask(directory, name, password)
+                return question(directory)
             except WrongPassword as error:
                 log.warning("%s refused %.100r: %s", directory.address, name, error)
                 return None
@@ -153,14 +167,30 @@ class LDAPAuthenticator(Authenticator):
 
     def _search_then_bind(self, directory: Directory, name: str, password: str) -> Mapping[str, Any] | None:
         with directory.service(self.bind_dn, self._bind_password) as session:
-            wanted = self.search_filter.replace("{username}", in_filter(name))
-            people = session.search(self.search_base, wanted, self._attributes(), 2)
-            if len(people) != 1:
-                log.warning("%s: %d entries for %.100r, one is expected", directory.address, len(people), name)
+            found = self._find(directory, session, name)
+            if found is None:
                 return None
-            with directory.bound(people[0].dn, password):
+            with directory.bound(found.dn, password):
                 pass
-            return self._person(session.search, people[0], name)
+            return self._person(session.search, found, name)
+
+    def _find(self, directory: Directory, session: Session, name: str) -> Found | None:
+        wanted = self.search_filter.replace("{username}", in_filter(name))
+        people = session.search(self.search_base, wanted, self._attributes(), 2)
+        if len(people) != 1:
+            log.warning("%s: %d entries for %.100r, one is expected", directory.address, len(people), name)
+            return None
+        return people[0]
+
+    def _look(self, directory: Directory, name: str) -> Mapping[str, Any] | None:
+        """The person as they are now, without their password."""
+        with directory.service(self.bind_dn, self._bind_password) as session:
+            if self.search_base:
+                found = self._find(directory, session, name)
+            else:
+                dns = (template.replace("{username}", in_dn(name)) for template in self.user_dns)
+                found = next(filter(None, (session.read(dn, self._attributes()) for dn in dns)), None)
+            return None if found is None else self._person(session.search, found, name)
 
     def _attributes(self) -> list[str]:
         return [self.name_attribute, "memberOf"]
@@ -172,8 +202,7 @@ class LDAPAuthenticator(Authenticator):
         if not name:
             log.warning("the entry %.200s has no %s, or several", found.dn, self.name_attribute)
             return None
-        groups = self._groups(search, found, name)
-        return {"name": name, "groups": groups, "admin": not self.admin_groups.isdisjoint(groups) or None}
+        return {"name": name, "groups": self._groups(search, found, name)}
 
     def _groups(self, search: Any, found: Found, name: str) -> list[str]:
         if not self.group_base:

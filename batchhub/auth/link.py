@@ -60,6 +60,10 @@ class LinkAuthenticator(Authenticator):
             self._used(user)
         return user
 
+    def knows_groups(self) -> bool:
+        """None can come from here."""
+        return False
+
     def check_allowed(self, username: str, authentication: Mapping[str, Any] | None = None) -> bool:
         """A link is a permission."""
         del username, authentication

@@ -17,6 +17,10 @@ class NullAuthenticator(Authenticator):
         """No."""
         del handler, data
 
+    def knows_groups(self) -> bool:
+        """None can come from here."""
+        return False
+
     def check_allowed(self, username: str, authentication: Mapping[str, Any] | None = None) -> bool:
         """No."""
         del username, authentication

@@ -17,7 +17,7 @@ from typing import Any
 
 from traitlets import Bool, Dict, Float, Set, Unicode
 
-from batchhub.auth.base import Authenticator, Departure, LoginKind, known_name
+from batchhub.auth.base import Authenticator, Departure, KnownPerson, LoginKind
 from batchhub.auth.oauth_http import Answer, Asker
 from batchhub.auth.secretfile import read_secret_file
 from batchhub.core.errors import ConfigError, Denied, Unreachable
@@ -65,6 +65,8 @@ class OAuthAuthenticator(Authenticator):
     """Base of all that lead to an OAuth 2 provider's page. Not for use by itself."""
 
     kind = LoginKind.REDIRECT
+    lasting_tokens = False
+    """Whether access tokens are good until somebody takes them back."""
 
     client_id = Unicode(help="What the provider calls this hub: given when the hub is registered there.").tag(
         config=True
@@ -82,11 +84,6 @@ class OAuthAuthenticator(Authenticator):
     ).tag(config=True)
     groups_claim = Unicode(
         help="The claim that lists the person's groups; 'realm_access.roles' looks into an object. Empty: groups are not looked at."
-    ).tag(config=True)
-    allowed_groups = Set(Unicode(), help="Members of one of these, by its exact name, may sign in.").tag(config=True)
-    admin_groups = Set(
-        Unicode(),
-        help="Members of one of these, by its exact name, may sign in and are admins; who is no longer one is no admin either.",
     ).tag(config=True)
     required_claims = Dict(
         key_trait=Unicode(),
@@ -213,30 +210,37 @@ class OAuthAuthenticator(Authenticator):
         claims = await self.claims(tokens, kept["nonce"]) if tokens else None
         return self._model(tokens, claims) if tokens and claims else None
 
-    async def refresh_user(self, auth_state: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        """Whether the provider still vouches for a person, by the ``auth_state`` of their last sign-in or refresh.
+    async def refresh_user(self, user: KnownPerson, handler: Any = None) -> bool | Mapping[str, Any]:
+        """Whether the provider still vouches for a person: by the refresh token if there is one, else by the access token while that lasts.
 
-        What :meth:`authenticate` would answer now, with the new ``auth_state`` to keep; ``None`` when they have to sign in again. Raises Unreachable: nothing is known, and nothing changes.
+        Needs ``enable_auth_state``: without it there is nothing to ask with. Everything is checked as at the sign-in, and it has to be about the same subject.
         """
-        old = _remembered(auth_state)
-        subject = auth_state.get("subject")
+        del handler
+        state = await user.get_auth_state() if self.enable_auth_state else None
+        if state is None:
+            # What was kept and cannot be had any more, such as after the loss of vault.keys, is known again after a sign-in.
+            return not self.enable_auth_state
+        old, subject = _remembered(state), state.get("subject")
         if old is None or not isinstance(subject, str) or not subject:
-            return None
-        if not old.refresh:
-            # The old ID token says nothing about now; the access token may.
-            claims = await self.claims(replace(old, id=""), None, subject)
-            return self._model(old, claims) if claims else None
-        form = {"grant_type": "refresh_token", "refresh_token": old.refresh}
-        tokens = await self._exchange(await self.endpoints(), form, old)
-        claims = await self.claims(tokens, None, subject) if tokens else None
-        return self._model(tokens, claims) if tokens and claims else None
+            return False
+        return await (self._renewed(old, subject) if old.refresh else self._asked_again(old, subject))
 
-    def check_allowed(self, username: str, authentication: Mapping[str, Any] | None = None) -> bool:
-        """The lists of people, and the groups."""
-        groups = set((authentication or {}).get("groups") or ())
-        return bool(super().check_allowed(username, authentication)) or bool(
-            groups & (set(self.allowed_groups) | set(self.admin_groups))
-        )
+    async def _renewed(self, old: Tokens, subject: str) -> bool | Mapping[str, Any]:
+        form = {"grant_type": "refresh_token", "refresh_token": old.refresh}
+        there = await self.endpoints()
+        tokens = await self._exchange(there, form, old)
+        claims = await self.claims(tokens, None, subject) if tokens else None
+        return (self._model(tokens, claims) if tokens and claims else None) or False
+
+    async def _asked_again(self, old: Tokens, subject: str) -> bool | Mapping[str, Any]:
+        """The old ID token says nothing about now. Where access tokens end after minutes, that one did says nothing about the person."""
+        if not self.lasting_tokens:
+            url = (await self.endpoints()).userinfo if self.use_userinfo else ""
+            if not url or (await self.asker.get(url, old.access)).code == 401:
+                log.info("%s: %.100r cannot be asked about any more: there is no refresh token", self._title, subject)
+                return True
+        claims = await self.claims(replace(old, id=""), None, subject)
+        return (self._model(old, claims) if claims else None) or False
 
     def is_issuer(self, issuer: object) -> bool:
         """Whether the way back names this provider (RFC 9207)."""
@@ -254,10 +258,6 @@ class OAuthAuthenticator(Authenticator):
                 "%s: %.100r refused: %s", self._title, self.subject_of(claims), refusal or "no name in the claims"
             )
             return None
-        groups = self.groups(claims)
-        admin = None
-        if self.admin_groups and known_name(self, name) not in self.admin_users:
-            admin = not self.admin_groups.isdisjoint(groups)
         state = {
             "access_token": tokens.access,
             "refresh_token": tokens.refresh,
@@ -267,7 +267,7 @@ class OAuthAuthenticator(Authenticator):
             "subject": self.subject_of(claims),
             "oauth_user": dict(claims),
         }
-        return {"name": name, "groups": groups, "admin": admin, "auth_state": state}
+        return {"name": name, "groups": self.groups(claims), "auth_state": state}
 
     async def _exchange(self, there: Endpoints, form: Mapping[str, str], old: Tokens | None = None) -> Tokens | None:
         """The code, or the refresh token, for tokens; ``None`` if the provider does not take it."""

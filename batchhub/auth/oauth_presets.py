@@ -25,6 +25,7 @@ class GitHubAuthenticator(OAuthAuthenticator):
     Groups are the organisations (``org``) and teams (``org:team``) somebody is an active member of, in lower case, as GitHub compares them.
     """
 
+    lasting_tokens = True
     login_service = Unicode("GitHub", help=OAuthAuthenticator.login_service.help).tag(config=True)
     github_url = Unicode("https://github.com", help="The web site: of GitHub Enterprise, your own.").tag(config=True)
     github_api_url = Unicode("https://api.github.com", help="The API: of GitHub Enterprise, https://HOST/api/v3.").tag(
@@ -154,7 +155,9 @@ class GoogleAuthenticator(OIDCAuthenticator):
 
     def check_allowed(self, username: str, authentication: Mapping[str, Any] | None = None) -> bool:
         """The lists, and the domain where that is said to be enough."""
-        return super().check_allowed(username, authentication) or bool(self.hosted_domain and self.allow_hosted_domain)
+        return bool(super().check_allowed(username, authentication)) or bool(
+            self.hosted_domain and self.allow_hosted_domain
+        )
 
 
 class GlobusAuthenticator(OIDCAuthenticator):

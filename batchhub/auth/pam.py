@@ -6,18 +6,25 @@ membership in the group ``shadow`` (pam_unix reads ``/etc/shadow`` itself, or th
 
 from __future__ import annotations
 
+import contextlib
+import grp
 import logging
+import os
 import pwd
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import PurePosixPath
+from typing import Any, TypeVar
 
 from traitlets import Bool, Float, Int, Unicode
 
-from batchhub.auth.base import Authenticator, LoginKind
+from batchhub.auth.base import Authenticator, KnownPerson, LoginKind, outer_names
 from batchhub.auth.blocking import Blocking
 from batchhub.core.errors import ConfigError, Unreachable
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class PAMAuthenticator(Authenticator):
@@ -36,6 +43,9 @@ class PAMAuthenticator(Authenticator):
         1, help="Accounts with a lower uid are refused. 1 refuses root; 1000 refuses system accounts."
     ).tag(config=True)
     pass_through = Bool(True, help=Authenticator.pass_through.help).tag(config=True)
+    refuse_nologin = Bool(
+        True, help="Refuse accounts whose shell is nologin or false, which sshd and login do not let in either."
+    ).tag(config=True)
     timeout = Float(60.0, help="Seconds PAM may take to answer.").tag(config=True)
 
     def __init__(self, **kwargs: Any) -> None:
@@ -46,47 +56,100 @@ class PAMAuthenticator(Authenticator):
             )
         self._blocking = Blocking("pam")
 
-    async def authenticate(self, handler: Any, data: Mapping[str, Any]) -> str | None:
-        """The account's name, or ``None``. Raises Unreachable when PAM does not answer, TooMany, ConfigError without libpam."""
+    async def authenticate(self, handler: Any, data: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """The account's name and groups, or ``None``. Raises Unreachable when PAM does not answer, TooMany, ConfigError without libpam."""
         del handler
         # The name PAM is asked about is the one the hub will know: "Bob" and "bob" may be two accounts.
         name, password = self.normalize_username(str(data.get("username", ""))), str(data.get("password", ""))
         if not name or not password or "\0" in name + password:
             # An account without a password must not be open to the network, even where PAM says nullok.
             return None
+        return await self._ask(lambda: self._check(name, password))
+
+    async def refresh_user(self, user: KnownPerson, handler: Any = None) -> bool | Mapping[str, Any]:
+        """Whether the account is there and may be used, and its groups. A password that was locked (``passwd -l``) is not seen so."""
+        del handler
+        for name in outer_names(self, user.name):
+            found = await self._ask(partial(self._check_again, name))
+            if found is not None:
+                return found
+        return False
+
+    async def _ask(self, question: Callable[[], T]) -> T:
         try:
-            return await self._blocking.ask(lambda: self._check(name, password), self.timeout)
+            return await self._blocking.ask(question, self.timeout)
         except TimeoutError as error:
             log.warning("PAM service %s did not answer within %s s", self.service, self.timeout)
             raise Unreachable("The password check did not answer in time; please try again.") from error
 
-    def _check(self, name: str, password: str) -> str | None:
+    def _check(self, name: str, password: str) -> Mapping[str, Any] | None:
         """In a thread. pam_start … pam_end on one handle, so that the account check sees what the password check saw."""
-        try:
-            import pamela  # noqa: PLC0415  (loads libpam, which need not be there)
-        except (ImportError, OSError, AttributeError) as error:
-            raise ConfigError("PAM sign-in needs the library libpam and the Python package pamela.") from error
+        pamela = _library()
         try:
             # resetcred=0: pam_setcred would change the credentials of the hub's own process (groups, key rings).
             pamela.authenticate(name, password, service=self.service, resetcred=0, check=self.check_account)
         except pamela.PAMError as error:
             log.warning("PAM refused %.100r (service %s): %s", name, self.service, error)
             return None
+        return self._account(name)
+
+    def _check_again(self, name: str) -> Mapping[str, Any] | None:
+        """In a thread, without a password. Raises Unreachable where PAM could not say."""
+        pamela = _library()
+        if self.check_account:
+            try:
+                pamela.check_account(name, service=self.service)
+            except pamela.PAMError as error:
+                log.warning("PAM refuses the account %.100r (service %s): %s", name, self.service, error)
+                if error.errno not in _REFUSALS:
+                    raise Unreachable("The accounts of this machine cannot be asked now.") from error
+                return None
+        return self._account(name)
+
+    def _account(self, name: str) -> Mapping[str, Any] | None:
         try:
             account = pwd.getpwnam(name)
         except KeyError:
-            log.warning("PAM accepted %.100r, but no such account is known on this machine", name)
+            log.warning("no account %.100r is known on this machine", name)
             return None
+        refusal = self._refuses(account)
+        if refusal:
+            log.warning("sign-in of %.100r refused: %s", name, refusal)
+            return None
+        return {"name": account.pw_name, "groups": _groups(account)}
+
+    def _refuses(self, account: pwd.struct_passwd) -> str:
         if account.pw_uid < self.lowest_uid:
-            log.warning("sign-in of %.100r refused: uid %d is below lowest_uid", name, account.pw_uid)
-            return None
+            return f"uid {account.pw_uid} is below lowest_uid"
         if self.normalize_username(account.pw_name) != account.pw_name:
-            log.warning(
-                "sign-in of %.100r refused: the account's name %.100r is spelt otherwise here", name, account.pw_name
-            )
-            return None
-        return account.pw_name
+            return f"the account's name {account.pw_name:.100} is spelt otherwise here"
+        if self.refuse_nologin and PurePosixPath(account.pw_shell).name in _NO_SHELLS:
+            return f"its shell is {account.pw_shell:.100} (refuse_nologin)"
+        return ""
 
     def close(self) -> None:
         """Let the threads go; those that wait for PAM end when it answers."""
         self._blocking.close()
+
+
+_REFUSALS = frozenset({6, 7, 10, 11, 12, 13})
+"""Of pam_acct_mgmt(3), what speaks of the account and not of PAM: PERM_DENIED, AUTH_ERR, USER_UNKNOWN, MAXTRIES, NEW_AUTHTOK_REQD, ACCT_EXPIRED, as
+Linux-PAM numbers them (_pam_types.h)."""
+_NO_SHELLS = frozenset({"nologin", "false"})
+
+
+def _groups(account: pwd.struct_passwd) -> list[str]:
+    """The account's groups by name, its own first; numbers without a name do not count."""
+    names = []
+    for number in os.getgrouplist(account.pw_name, account.pw_gid):
+        with contextlib.suppress(KeyError):
+            names.append(grp.getgrgid(number).gr_name)
+    return names
+
+
+def _library() -> Any:
+    try:
+        import pamela  # noqa: PLC0415  (loads libpam, which need not be there)
+    except (ImportError, OSError, AttributeError) as error:
+        raise ConfigError("PAM sign-in needs the library libpam and the Python package pamela.") from error
+    return pamela

@@ -67,6 +67,10 @@ class SSHAuthenticator(Authenticator):
         else:
             self._door = place.doors.of_host(self.host, self.port, self.known_hosts)
 
+    def knows_groups(self) -> bool:
+        """Sshd says none."""
+        return False
+
     async def authenticate(self, handler: Any, data: Mapping[str, Any]) -> Mapping[str, Any] | Asked | None:
         """The account's name, or what else sshd asks. Raises Unreachable when it cannot be asked, TooMany, Denied in words."""
         if "ticket" in data:

@@ -23,6 +23,7 @@ def check_ways(ways: Mapping[str, Authenticator], *, same_people: bool) -> None:
     for name in ways:
         if not _NAME.fullmatch(name):
             raise ConfigError(f"{name!r} cannot name a way to sign in: lower-case letters, digits, '-' and '_' can.")
+    _check_groups(ways)
     for kind in _SHOWN_ONCE:
         found = [name for name, one in ways.items() if one.kind is kind]
         if len(found) > 1:
@@ -38,3 +39,12 @@ def check_ways(ways: Mapping[str, Authenticator], *, same_people: bool) -> None:
                     f"A name from {name!r} and one from {other!r} could be the same, and so could be two people with one account. Give each "
                     f"way a username_prefix of its own, or, if a name is the same person's in both, set c.BatchHub.same_people = True."
                 )
+
+
+def _check_groups(ways: Mapping[str, Authenticator]) -> None:
+    """A rule that can never hold is a mistake."""
+    for one in ways.values():
+        if (one.allowed_groups or one.admin_groups) and not one.knows_groups():
+            raise ConfigError(
+                f"c.{type(one).__name__}: allowed_groups or admin_groups is set, but nothing says what groups a person is in."
+            )

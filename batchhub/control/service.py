@@ -121,6 +121,10 @@ class ServiceSettings:
     quota: Quota = field(default_factory=Quota)
 
 
+async def _whoever(_user: UserName) -> None:
+    """Nobody is asked about."""
+
+
 class HubService:
     """The facade. Every method raises errors of :mod:`batchhub.core.errors` only."""
 
@@ -138,6 +142,7 @@ class HubService:
         settings: ServiceSettings,
         extender: Extender | None = None,
         leader: Callable[[], Awaitable[str]] | None = None,
+        before_start: Callable[[UserName], Awaitable[None]] = _whoever,
     ) -> None:
         self._profiles = {profile.name: profile for profile in profiles}
         self._clusters = clusters
@@ -151,6 +156,7 @@ class HubService:
         self._extender = extender
         self._knowledge = Knowledge({name: facts.poller for name, facts in clusters.items()}, store)
         self._leader = leader
+        self._before_start = before_start
 
     # ------------------------------------------------ forms
 
@@ -202,10 +208,12 @@ class HubService:
     async def spawn(self, user: UserName, name: str, profile: str, raw: Mapping[str, Sequence[str]]) -> ServerView:
         """Start a server and wait a few seconds for the scheduler's first word.
 
-        Raises InvalidForm, Conflict (it exists already), TooMany, SubmitRejected (the scheduler's own words), Denied for whom the hub cannot act.
+        Raises InvalidForm, Conflict (it exists already), TooMany, SubmitRejected (the scheduler's own words), SignInAgain (they may not any more), Denied for
+        whom the hub cannot act.
         """
         read_server_name(name)
         asked = self._profile(profile)
+        await self._before_start(user)
         facts = self._clusters[asked.cluster]
         queues, _ = await self._queues(facts)
         options = check(with_queues(asked, queues), raw, queues)

@@ -45,6 +45,10 @@ class Denied(HubError):
     status = 403
 
 
+class SignInAgain(Denied):
+    """Their sign-in does not hold any more; their sessions have ended."""
+
+
 class NotFound(HubError):
     """No such thing."""
 

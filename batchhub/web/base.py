@@ -17,7 +17,7 @@ from tornado.web import HTTPError, RequestHandler
 
 from batchhub.auth.redirects import safe_next
 from batchhub.auth.xsrf import new_anonymous, read_anonymous
-from batchhub.core.errors import BadInput, Denied, HubError
+from batchhub.core.errors import BadInput, Denied, HubError, SignInAgain
 from batchhub.core.model import UserName, read_server_name
 from batchhub.web.log import errors, incident, request_words
 from batchhub.web.ports import MAX_BODY, Visitor
@@ -102,7 +102,10 @@ class Handler(RequestHandler):
     async def find_visitor(self) -> Visitor | None:
         """Pages know people by their session cookie alone."""
         cookie = self.cookie(SESSION_COOKIE)
-        return await self.web.services.people.visitor(cookie) if 0 < len(cookie) <= 1024 else None
+        if not 0 < len(cookie) <= 1024:
+            return None
+        # Where nobody has to be signed in, nobody is asked about: the way out stays open whatever else is closed.
+        return await self.web.services.people.visitor(cookie, self if self.signed_in else None)
 
     def ask_to_sign_in(self) -> None:
         """Nobody is signed in: a navigation goes to the sign-in page and comes back, anything else is refused."""
@@ -275,6 +278,14 @@ class Page(Handler):
                 **context,
             )
         )
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Tornado's. Somebody who has to sign in again is led there, and back."""
+        error = kwargs.get("exc_info", (None, None, None))[1]
+        if isinstance(error, SignInAgain) and not self.by_script:
+            self.see_other(self.web.links.login_then(self.request.uri or self.web.links.home))
+            return
+        super().write_error(status_code, **kwargs)
 
     def show_error(self, status: int, message: str) -> None:
         """A page, or JSON for a script."""

@@ -5,19 +5,20 @@ from __future__ import annotations
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from tornado.web import RequestHandler
 
 from batchhub.auth.base import Asked, Authenticator, Brought, LoginKind, sign_in
 from batchhub.auth.departures import Departures, Journey
+from batchhub.auth.refresh import Refresher
 from batchhub.auth.sessions import Session, Sessions
 from batchhub.auth.states import AuthStates
 from batchhub.auth.throttle import Throttle
 from batchhub.auth.tokens import StoredToken, Tokens
 from batchhub.auth.xsrf import Xsrf
-from batchhub.core.errors import Denied, NotFound, TooMany
+from batchhub.core.errors import Denied, NotFound, SignInAgain, TooMany
 from batchhub.core.model import UserName
 from batchhub.core.ports import Clock
 from batchhub.web.ports import Asking, Entry, Leaving, TokenView, Visitor, Way
@@ -47,6 +48,18 @@ class KnownUser(Protocol):
     @property
     def admin(self) -> bool:
         """May see and stop everything."""
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Of the last sign-in or refresh."""
+
+    @property
+    def way(self) -> str:
+        """How they signed in last; empty if they never did."""
+
+    @property
+    def last_login(self) -> datetime | None:
+        """When."""
 
 
 class Users(Protocol):
@@ -88,6 +101,7 @@ class AuthPeople:
     users: Users
     persons: Persons
     states: AuthStates
+    refresher: Refresher
     throttle: Throttle
     guard: Xsrf = field(repr=False)
     clock: Clock
@@ -234,17 +248,34 @@ class AuthPeople:
         sealed = self.asked.seal(Journey(step.way, state, "", "", keep))
         return Asking(asked.question, step.way, step.username, state, sealed)
 
-    async def visitor(self, cookie: str) -> Visitor | None:
-        """Whose session it is, with the rights they have now."""
+    async def visitor(self, cookie: str, handler: RequestHandler | None = None) -> Visitor | None:
+        """Whose session it is, with the rights they have now; ``handler``: they are asked about again if that was long ago."""
         session = await self.sessions.read(cookie)
         user = await self.users.user(session.user) if session else None
-        return _of_session(session, user) if session and user else None
+        if session is None or user is None:
+            return None
+        if handler is not None:
+            try:
+                user = await self.refresher.check(user, handler)
+            except SignInAgain:
+                return None
+        return _of_session(session, user)
 
-    async def bearer(self, token: str) -> Visitor | None:
+    async def bearer(self, token: str, handler: RequestHandler | None = None) -> Visitor | None:
         """Whose token it is, with the rights they have now."""
         row = await self.access_tokens.find(token)
         user = await self.users.user(row.user) if row else None
-        return Visitor(user.name, user.admin, token_id=str(row.id), until=row.expires) if row and user else None
+        if row is None or user is None:
+            return None
+        if handler is not None:
+            user = await self.refresher.check(user, handler)
+        return Visitor(user.name, user.admin, token_id=str(row.id), until=row.expires)
+
+    async def before_start(self, name: UserName) -> None:
+        """Whether a server may be started for somebody, whoever asked for it and how. Raises SignInAgain, Unreachable."""
+        user = await self.users.user(name)
+        if user is not None:
+            await self.refresher.check(user, start=True)
 
     async def good(self, visitor: Visitor) -> bool:
         """Whether the session or token is still good; not a use of it."""

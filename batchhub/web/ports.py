@@ -158,11 +158,14 @@ class People(Protocol):
     ) -> Awaitable[tuple[Entry, str]]:
         """End it: the session, and where to go. ``kind`` is that of the ways that end here. Raises Denied, TooMany, Unreachable."""
 
-    def visitor(self, cookie: str) -> Awaitable[Visitor | None]:
-        """Whose session it is; ``None`` if it is no (longer a) session."""
+    def visitor(self, cookie: str, handler: RequestHandler | None = None) -> Awaitable[Visitor | None]:
+        """Whose session it is; ``None`` if it is no (longer a) session.
 
-    def bearer(self, token: str) -> Awaitable[Visitor | None]:
-        """Whose API token it is; ``None`` if it is none (any more)."""
+        With a ``handler`` it may be asked whether they still may be here. Raises Unreachable when that could not be had for too long.
+        """
+
+    def bearer(self, token: str, handler: RequestHandler | None = None) -> Awaitable[Visitor | None]:
+        """Whose API token it is; ``None`` if it is none (any more). Raises SignInAgain, Unreachable, as for a session."""
 
     def good(self, visitor: Visitor) -> Awaitable[bool]:
         """Whether the session or token is still good; not a use of it."""

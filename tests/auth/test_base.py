@@ -6,13 +6,24 @@ import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tornado.httpserver import HTTPServer
 from tornado.testing import bind_unused_port
 from tornado.web import Application, RequestHandler
 from traitlets.config import Config
 from traitlets.traitlets import TraitError
 
-from batchhub.auth.base import Authenticator, Identity, known_name, problems, safe_name, sign_in
+from batchhub.auth.base import (
+    MOST_GROUPS,
+    Authenticator,
+    Identity,
+    known_name,
+    outer_names,
+    problems,
+    safe_name,
+    sign_in,
+)
 
 
 class Says(Authenticator):
@@ -47,6 +58,78 @@ async def test_nobody_unless_said() -> None:
 
 async def test_blocked_wins() -> None:
     assert await enter("Eve", allow_all=True, admin_users={"eve"}, allowed_users={"eve"}, blocked_users={"eve"}) is None
+
+
+@pytest.mark.parametrize(
+    ("traits", "groups", "may", "admin"),
+    [
+        ({"allowed_groups": {"hpc"}}, ["hpc"], True, None),
+        ({"allowed_groups": {"hpc"}}, ["HPC", "hpc2", "xhpc", "hpc "], False, None),
+        ({"allowed_groups": {"hpc"}}, None, False, None),
+        ({"allowed_groups": {"hpc"}, "blocked_users": {"ann"}}, ["hpc"], False, None),
+        ({"admin_groups": {"staff"}}, ["staff"], True, True),
+        ({"admin_groups": {"staff"}, "allow_all": True}, ["hpc"], True, False),
+        ({"admin_groups": {"staff"}, "admin_users": {"ann"}}, [], True, True),
+        ({"allow_all": True}, ["staff"], True, None),
+    ],
+)
+async def test_groups_let_people_in_by_their_exact_name(traits, groups, may, admin) -> None:
+    identity = await enter({"name": "ann", "groups": groups}, **traits)
+    assert (identity is not None) is may
+    if identity is not None:
+        assert (identity.admin, identity.groups) == (admin, tuple(groups or ()))
+
+
+async def test_the_authenticators_own_word_on_admins_goes_before_the_lists() -> None:
+    rules = {"allow_all": True, "admin_users": {"ann"}, "admin_groups": {"staff"}}
+    assert (await enter({"name": "ann", "groups": ["staff"], "admin": False}, **rules)).admin is False
+    assert (await enter({"name": "bob", "admin": True}, **rules)).admin is True
+
+
+async def test_groups_are_bounded(caplog) -> None:
+    groups = [f"g{number}" for number in range(MOST_GROUPS + 1)]
+    assert len((await enter({"name": "ann", "groups": groups}, allow_all=True)).groups) == MOST_GROUPS
+    assert "more than the 2000 that count" in caplog.text
+
+
+async def test_a_hook_after_the_rules_may_change_and_refuse() -> None:
+    seen = []
+
+    async def hook(authenticator, handler, authentication):
+        seen.append((type(authenticator).__name__, authentication["name"]))
+        return None if "no" in authentication["groups"] else {**authentication, "groups": ["new"], "admin": True}
+
+    rules = {"allow_all": True, "post_auth_hook": hook}
+    assert await enter({"name": "ANN", "groups": []}, **rules) == Identity("ann", True, ("new",))
+    assert await enter({"name": "ann", "groups": ["no"]}, **rules) is None
+    assert await enter("eve", blocked_users={"eve"}, **rules) is None
+    assert seen == [("Says", "ann"), ("Says", "ann")], "those who may not come in are none of its business"
+    assert (await enter("ann", allow_all=True, post_auth_hook=lambda a, h, found: found)).name == "ann"
+
+
+@pytest.mark.parametrize("name", ["eve", "ANN", None, 7])
+async def test_a_hook_makes_nobody_somebody_else(name, caplog) -> None:
+    hook = {"post_auth_hook": lambda authenticator, handler, found: {**found, "name": name}}
+    assert await enter("ann", allow_all=True, blocked_users={"eve"}, **hook) is None
+    assert "refused by post_auth_hook" in caplog.text
+
+
+def test_a_hook_is_a_function() -> None:
+    with pytest.raises(TraitError, match="must be a function, not str"):
+        Says(post_auth_hook="hook")
+
+
+@given(
+    inner=st.dictionaries(st.sampled_from("abc"), st.sampled_from("abcd"), max_size=3),
+    prefix=st.sampled_from(["", "x-", "a"]),
+    name=st.sampled_from("abcd"),
+)
+def test_the_way_back_from_a_name_is_right(inner, prefix, name) -> None:
+    made = Says(username_map=inner, username_prefix=prefix)
+    known = known_name(made, name)
+    assert name in outer_names(made, known)
+    assert all(known_name(made, outer) == known for outer in outer_names(made, known))
+    assert outer_names(made, "elsewhere-" + known) in {(), ("elsewhere-" + known,)}
 
 
 async def test_normalised_then_mapped_then_validated() -> None:

@@ -65,3 +65,14 @@ async def test_hash_password() -> None:
     for bad in ("", "a\0b", "x" * 1025):
         with pytest.raises(BadInput):
             hash_password(bad)
+
+
+async def test_who_is_taken_out_of_the_table_is_out() -> None:
+    class Known:
+        name = "ann"
+
+    made = DictionaryAuthenticator(users={"ann": hash_password("right")})
+    assert await made.refresh_user(Known()) == {"name": "ann"}
+    made.users = {}
+    assert await made.refresh_user(Known()) is False
+    made.close()

@@ -1,6 +1,7 @@
 """Signing in with a real OpenLDAP server's accounts."""
 
 import asyncio
+import contextlib
 import logging
 import socket
 from collections.abc import Iterator
@@ -124,7 +125,7 @@ async def test_groups_that_are_searched_for(server: Slapd, secret: str) -> None:
         "group_base": f"ou=groups,{BASE}",
     }
     for one in (templates(server, **rules), searching(server, secret, **rules)):
-        assert await enter(one, "ann", "ann-secret") == Identity("ann", groups=("hpc",))
+        assert await enter(one, "ann", "ann-secret") == Identity("ann", admin=False, groups=("hpc",))
         assert await enter(one, "bob", "bob-secret") == Identity("bob", admin=True, groups=("hpc", "hpc-admins"))
         assert await enter(one, "eve", "eve-secret") is None, "her group of that name is elsewhere"
 
@@ -139,6 +140,63 @@ async def test_groups_by_member_of(server: Slapd, secret: str) -> None:
     for one in (templates(server, **rules), searching(server, secret, **rules)):
         assert await enter(one, "ann", "ann-secret") == Identity("ann", groups=("hpc",))
         assert await enter(one, "eve", "eve-secret") is None, "her group of that name is elsewhere"
+
+
+class Known:
+    """Somebody who signed in earlier."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+@contextlib.contextmanager
+def changed(server: Slapd, dn: str, change: dict[str, Any]) -> Iterator[None]:
+    """The directory is otherwise for a while."""
+    ldap3 = pytest.importorskip("ldap3")
+    root = ldap3.Connection(server.plain, f"cn=root,{BASE}", "root-secret", auto_bind=True)
+    with contextlib.closing(contextlib.ExitStack()) as last:
+        last.callback(root.unbind)
+        turn = {"add": ldap3.MODIFY_ADD, "delete": ldap3.MODIFY_DELETE}
+        back = {"add": "delete", "delete": "add"}
+        for how in (turn, {one: turn[back[one]] for one in turn}):
+            assert root.modify(dn, {name: [(how[verb], values)] for name, (verb, values) in change.items()}), (
+                root.result
+            )
+            if how is turn:
+                yield
+
+
+async def test_people_are_looked_up_again_without_their_password(server: Slapd, secret: str) -> None:
+    rules = {"group_base": f"ou=groups,{BASE}", "bind_dn": f"cn=hub,{BASE}", "bind_password_file": secret}
+    for one in (templates(server, **rules), searching(server, secret, **rules)):
+        assert await one.refresh_user(Known("bob")) == {"name": "bob", "groups": ["hpc", "hpc-admins"]}
+        with changed(server, f"cn=hpc-admins,ou=groups,{BASE}", {"memberUid": ("delete", ["bob"])}):
+            assert await one.refresh_user(Known("bob")) == {"name": "bob", "groups": ["hpc"]}
+        assert await one.refresh_user(Known("nosuch")) is False
+        assert await one.refresh_user(Known("*")) is False
+
+
+async def test_who_is_no_longer_found_has_to_go(server: Slapd, secret: str) -> None:
+    one = searching(server, secret, search_filter="(&(uid={username})(!(employeeType=left)))")
+    assert await one.refresh_user(Known("ann")) == {"name": "ann", "groups": []}
+    with changed(server, f"uid=ann,ou=people,{BASE}", {"employeeType": ("add", ["left"])}):
+        assert await one.refresh_user(Known("ann")) is False
+        assert await enter(one, "ann", "ann-secret") is None
+
+
+async def test_they_are_looked_up_by_the_directorys_name(server: Slapd, secret: str) -> None:
+    one = searching(server, secret, username_map={"ann": "chief"}, username_prefix="x-")
+    assert await enter(one, "ann", "ann-secret") == Identity("x-chief")
+    assert await one.refresh_user(Known("x-chief")) == {"name": "ann", "groups": []}
+    assert await one.refresh_user(Known("x-ann")) is False, "ann is somebody else here"
+    assert await one.refresh_user(Known("ann")) is False
+
+
+async def test_where_nobody_can_be_asked_nothing_is_known(server: Slapd, secret: str) -> None:
+    assert await templates(server).refresh_user(Known("ann")) is True
+    away = searching(server, secret, servers=[f"ldaps://127.0.0.1:{free_port()}"])
+    with pytest.raises(Unreachable):
+        await away.refresh_user(Known("ann"))
 
 
 async def test_a_referral_is_not_followed(server: Slapd, secret: str) -> None:

@@ -162,37 +162,72 @@ async def test_domains_are_stripped_only_where_they_are_ours(provider):
         assert (await came_back(way, provider)).name == "ann"
 
 
+class Ann:
+    """Somebody who signed in earlier."""
+
+    def __init__(self, state) -> None:
+        self.name, self.admin, self.groups, self.state = "ann", False, (), state
+
+    async def get_auth_state(self):
+        return self.state
+
+
+async def again(way, state):
+    return await way.refresh_user(Ann(state))
+
+
 async def test_refreshing(provider):
-    with made(OIDCAuthenticator, provider, groups_claim="groups") as way:
+    with made(OIDCAuthenticator, provider, groups_claim="groups", enable_auth_state=True) as way:
         state = dict((await came_back(way, provider)).auth_state)
         provider.claims, provider.userinfo["groups"] = {"nonce": None}, ["new"]
-        again = await way.refresh_user(state)
-        assert (again["name"], again["groups"], again["auth_state"]["access_token"]) == ("ann", ["new"], "access-2")
-        assert again["auth_state"]["refresh_token"] == "refresh-1"
+        now = await again(way, state)
+        assert (now["name"], now["groups"], now["auth_state"]["access_token"]) == ("ann", ["new"], "access-2")
+        assert now["auth_state"]["refresh_token"] == "refresh-1"
         # Without an ID token in the answer, userinfo says it.
         provider.token = {"id_token": None}
-        assert (await way.refresh_user(state))["name"] == "ann"
+        assert (await again(way, state))["name"] == "ann"
         provider.token = {}
         for lie in ({"sub": "s-2"}, {"iss": "https://evil.example"}, {"aud": "other"}, {"exp": 1}):
             provider.claims = lie
-            assert await way.refresh_user(state) is None
+            assert await again(way, state) is False
         provider.claims = {}
-        assert await way.refresh_user({**state, "refresh_token": "revoked"}) is None
-        assert await way.refresh_user({**state, "subject": ""}) is None
-        assert await way.refresh_user({}) is None
+        assert await again(way, {**state, "refresh_token": "revoked"}) is False
+        assert await again(way, {**state, "subject": ""}) is False
+        assert await again(way, {}) is False
+        assert await again(way, None) is False, "what was kept is lost"
         provider.userinfo["sub"] = "s-2"
-        assert await way.refresh_user(state) is None
+        assert await again(way, state) is False
         provider.down = True
         with pytest.raises(Unreachable):
-            await way.refresh_user(state)
+            await again(way, state)
+
+
+async def test_without_what_was_kept_there_is_nothing_to_ask_with(provider):
+    with made(OIDCAuthenticator, provider) as way:
+        asked = len(provider.asked)
+        assert await again(way, None) is True
+        assert len(provider.asked) == asked
+
+
+async def test_rules_of_the_sign_in_hold_at_a_refresh(provider):
+    rules = {"required_claims": {"affiliation": "staff"}, "enable_auth_state": True}
+    with made(OIDCAuthenticator, provider, **rules) as way:
+        provider.userinfo["affiliation"] = "staff"
+        state = dict((await came_back(way, provider)).auth_state)
+        provider.userinfo["affiliation"] = "alum"
+        assert await again(way, state) is False
 
 
 async def test_refreshing_without_a_refresh_token(provider):
     provider.token = {"refresh_token": None}
-    with made(OIDCAuthenticator, provider) as way:
+    with made(OIDCAuthenticator, provider, enable_auth_state=True) as way:
         state = dict((await came_back(way, provider)).auth_state)
-        assert (await way.refresh_user(state))["name"] == "ann"
-        assert await way.refresh_user({**state, "access_token": "ended"}) is None
+        assert (await again(way, state))["name"] == "ann"
+        assert await again(way, {**state, "access_token": "ended"}) is True, "it says nothing about the person"
+        provider.userinfo["sub"] = "s-2"
+        assert await again(way, state) is False
+        way.use_userinfo = False
+        assert await again(way, state) is True
 
 
 async def test_an_answer_without_end_is_not_read(provider):
@@ -230,12 +265,14 @@ def github(provider):
 
 
 async def test_github(github):
-    with made(GitHubAuthenticator, github) as way:
+    with made(GitHubAuthenticator, github, enable_auth_state=True) as way:
         identity = await came_back(way, github)
         assert (identity.name, identity.groups, way.scope) == ("ann", (), set())
-        assert (await way.refresh_user(identity.auth_state))["name"] == "Ann"
+        assert (await again(way, identity.auth_state))["name"] == "Ann"
         github.pages["api/user"]["id"] = 8  # the login was given to somebody else
-        assert await way.refresh_user(identity.auth_state) is None
+        assert await again(way, identity.auth_state) is False
+        github.pages["api/user"] = {}
+        assert await again(way, {**identity.auth_state, "access_token": "taken back"}) is False
         assert github.forms[0]["client_secret"] == "hub-secret"
 
 
@@ -325,6 +362,7 @@ async def test_globus(provider):
         allow_all=False,
         allowed_groups={"g-2", "staff"},
         identity_provider={"uuid-1"},
+        enable_auth_state=True,
     ) as way:
         assert any("view_my_groups" in one for one in way.scope)
         assert await came_back(way, provider) is None
@@ -332,6 +370,6 @@ async def test_globus(provider):
         identity = await came_back(way, provider)
         assert (identity.name, identity.groups) == ("ann@example.edu", ("g-1",))
         provider.claims, provider.token = {"nonce": None}, {}
-        assert (await way.refresh_user(identity.auth_state))["groups"] == ["g-1"]
+        assert (await again(way, identity.auth_state))["groups"] == ["g-1"]
         way.identity_provider = {"uuid"}
         assert await came_back(way, provider) is None

@@ -59,8 +59,8 @@ async def enter(pam, name, password):
 
 async def test_right_and_wrong(pam, account, caplog) -> None:
     caplog.set_level(logging.DEBUG)
-    assert await enter(pam, account, PASSWORD) == Identity(account)
-    assert await enter(pam, account.upper(), PASSWORD) == Identity(account), "normalised before PAM is asked"
+    assert await enter(pam, account, PASSWORD) == Identity(account, groups=(account,))
+    assert (await enter(pam, account.upper(), PASSWORD)).name == account, "normalised before PAM is asked"
     for password in ("wrong", "", PASSWORD + "x", PASSWORD[:-1], PASSWORD + "\0x"):
         assert await enter(pam, account, password) is None
     assert await enter(pam, "nosuchaccount", PASSWORD) is None
@@ -72,28 +72,95 @@ async def test_the_service_login_as_well(pam, account) -> None:
     if not Path("/etc/pam.d/login").exists():
         missing("no PAM service login: apt-get install login")
     login = PAMAuthenticator(allow_all=True)
-    assert await enter(login, account, PASSWORD) == Identity(account)
+    assert (await enter(login, account, PASSWORD)).name == account
     login.close()
 
 
-async def test_locked(pam, account) -> None:
-    run("usermod", "--lock", account)
+class Known:
+    """Somebody who signed in earlier."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+async def may(pam, account):
+    return await pam.refresh_user(Known(account)) is not False
+
+
+@pytest.mark.parametrize("lock", [("usermod", "--lock"), ("passwd", "--lock")])
+async def test_a_locked_password_signs_nobody_in(pam, account, lock) -> None:
+    run(*lock, account)
     assert await enter(pam, account, PASSWORD) is None
+    assert await may(pam, account), "only the password is locked: keys and what is open go on, as with sshd"
     run("usermod", "--unlock", account)
     assert await enter(pam, account, PASSWORD) is not None
 
 
-async def test_expired(pam, account) -> None:
-    run("usermod", "--expiredate", "2020-01-01", account)
+@pytest.mark.parametrize("day", ["0", "2020-01-01"])
+async def test_an_expired_account_is_out(pam, account, day) -> None:
+    assert await may(pam, account)
+    run("chage", "-E", day, account)
     assert await enter(pam, account, PASSWORD) is None
+    assert not await may(pam, account)
     careless = PAMAuthenticator(service=account, allow_all=True, check_account=False)
     assert await enter(careless, account, PASSWORD) is not None, "what the account check is for"
+    assert await may(careless, account)
     careless.close()
 
 
-async def test_password_must_be_changed(pam, account) -> None:
+async def test_a_password_that_must_be_changed(pam, account) -> None:
     run("chage", "-d", "0", account)
     assert await enter(pam, account, PASSWORD) is None
+    assert not await may(pam, account)
+
+
+async def test_a_password_that_ran_out(pam, account) -> None:
+    run("chage", "-M", "30", "-d", "2020-01-01", account)
+    assert await enter(pam, account, PASSWORD) is None
+    assert not await may(pam, account)
+
+
+@pytest.mark.parametrize("shell", ["/usr/sbin/nologin", "/sbin/nologin", "/bin/false"])
+async def test_an_account_without_a_shell(pam, account, shell, caplog) -> None:
+    run("usermod", "--shell", shell, account)
+    try:
+        assert await enter(pam, account, PASSWORD) is None
+        assert "(refuse_nologin)" in caplog.text
+        assert not await may(pam, account)
+        pam.refuse_nologin = False
+        assert await enter(pam, account, PASSWORD) is not None
+        assert await may(pam, account)
+    finally:
+        run("usermod", "--shell", "/bin/sh", account)
+
+
+async def test_the_accounts_groups_are_the_persons(pam, account) -> None:
+    group = f"{account}g"
+    run("groupadd", group)
+    try:
+        pam.allow_all, pam.allowed_groups = False, {group}
+        assert await enter(pam, account, PASSWORD) is None
+        run("usermod", "--append", "--groups", group, account)
+        assert await enter(pam, account, PASSWORD) == Identity(account, groups=(account, group))
+        assert await pam.refresh_user(Known(account)) == {"name": account, "groups": [account, group]}
+    finally:
+        run("groupdel", group)
+
+
+async def test_an_account_that_is_gone_is_out(pam) -> None:
+    assert not await may(pam, "nosuchaccount")
+    pam.check_account = False
+    assert not await may(pam, "nosuchaccount")
+
+
+async def test_pam_that_cannot_say_is_no_answer(pam, account) -> None:
+    service = Path("/etc/pam.d") / account
+    service.write_text("auth required pam_permit.so\naccount required pam_nosuchmodule.so\n")
+    try:
+        with pytest.raises(Unreachable, match="cannot be asked now"):
+            await pam.refresh_user(Known(account))
+    finally:
+        service.write_text(SERVICE)
 
 
 async def test_an_account_without_a_password(pam, account) -> None:

@@ -4,6 +4,7 @@ import pytest
 
 from batchhub.auth.base import Authenticator, LoginKind
 from batchhub.auth.dictionary import DictionaryAuthenticator
+from batchhub.auth.header import HeaderAuthenticator
 from batchhub.auth.link import LinkAuthenticator
 from batchhub.auth.pam import PAMAuthenticator
 from batchhub.auth.ways import check_ways
@@ -46,3 +47,12 @@ def test_two_that_the_page_could_not_tell_apart() -> None:
 def test_a_name_is_part_of_addresses() -> None:
     with pytest.raises(ConfigError, match="'Git Hub' cannot name"):
         check_ways({"Git Hub": PAMAuthenticator()}, same_people=False)
+
+
+@pytest.mark.parametrize("rule", ["allowed_groups", "admin_groups"])
+@pytest.mark.parametrize("kind", [DictionaryAuthenticator, LinkAuthenticator, HeaderAuthenticator])
+def test_groups_that_nobody_can_be_in(kind, rule: str) -> None:
+    with pytest.raises(ConfigError, match="nothing says what groups"):
+        check_ways({"one": kind(**{rule: {"hpc"}})}, same_people=False)
+    check_ways({"pam": PAMAuthenticator(**{rule: {"hpc"}})}, same_people=False)
+    check_ways({"header": HeaderAuthenticator(groups_header="G", **{rule: {"hpc"}})}, same_people=False)

@@ -2,7 +2,7 @@
 
 import asyncio
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,7 @@ from batchhub.core.errors import (
     Denied,
     InvalidForm,
     NotFound,
+    SignInAgain,
     StoreUnavailable,
     SubmitRejected,
     TooMany,
@@ -56,6 +57,7 @@ class World:
     dials_in: bool = False
     jupyter: bool = False
     customise: Customiser = not_customised
+    barred: set[str] = field(default_factory=set)
 
     async def open(self) -> None:
         self.store = Store(f"sqlite:///{self.path}", clock=self.clock)
@@ -91,7 +93,12 @@ class World:
             clock=self.clock,
             checks={"database": self._ok},
             settings=ServiceSettings(first_word=20.0),
+            before_start=self._before_start,
         )
+
+    async def _before_start(self, user) -> None:
+        if user in self.barred:
+            raise SignInAgain("Please sign in again.")
 
     def _observed(self, rows) -> None:
         self.reconciler.consider(rows)
@@ -197,6 +204,14 @@ async def test_the_whole_way_up_and_down(world: World) -> None:
     row = await world.tick()
     assert (row.phase, row.outcome) == (Phase.ENDED, Outcome.STOPPED)
     assert world.cluster.count("submit") == world.cluster.count("cancel") == 1
+
+
+async def test_who_may_not_any_more_starts_nothing(world: World) -> None:
+    world.barred.add(ALICE)
+    with pytest.raises(SignInAgain):
+        await world.service.spawn(ALICE, "", "lab", FORM)
+    assert await world.store.current_server(ALICE) is None
+    assert not world.cluster.jobs
 
 
 async def test_one_question_a_tick_whatever_the_number(world: World) -> None:

@@ -19,6 +19,7 @@ from tornado.testing import bind_unused_port
 from batchhub.auth.base import Authenticator, Brought
 from batchhub.auth.departures import ASKED, Departures
 from batchhub.auth.link import LinkAuthenticator
+from batchhub.auth.refresh import Refresher
 from batchhub.auth.sessions import Sessions
 from batchhub.auth.states import AuthStates
 from batchhub.auth.throttle import Throttle
@@ -91,6 +92,9 @@ class Clock:
     def __call__(self) -> datetime:
         return self.now
 
+    def later(self, **delta: float) -> None:
+        self.now += timedelta(**delta)
+
 
 class FakeHub(HubService):
     """Servers in memory; the test moves them."""
@@ -113,6 +117,7 @@ class FakeHub(HubService):
         self.calls: list[object] = []
         self.orphans: list[Orphan] = []
         self.parts = {"database": "ok", "proxy": "ok"}
+        self.before_start = None
 
     def move(self, user: str, name: str = "", report: JobReport | None = None, **changes: object) -> None:
         key = (user, name)
@@ -152,6 +157,7 @@ class FakeHub(HubService):
         raise NotFound(f"There is no profile {profile!r}.")
 
     async def spawn(self, user: UserName, name: str, profile: str, raw: Mapping[str, Sequence[str]]) -> ServerView:
+        await self.before_start(user)
         self.calls.append(("spawn", user, name, profile, dict(raw)))
         view = await self.form(user, profile)
         options = check(view.profile, raw, QUEUES)
@@ -253,12 +259,14 @@ class Known:
     groups: tuple[str, ...] = ()
     way: str = ""
     sealed: str | None = None
+    last_login: datetime | None = None
 
 
 class FakeStore:
     """Sessions, tokens and users."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock=lambda: START) -> None:
+        self.clock = clock
         self.sessions: dict[str, Row] = {}
         self.access: list[Row] = []
         self.people: dict[str, Known] = {}
@@ -281,7 +289,8 @@ class FakeStore:
         return self.sessions.pop(id, None) is not None
 
     async def revoke_sessions_of(self, user, now, *, keep=None):
-        return ()
+        ended = [row.id for row in self.sessions.values() if row.user == user and row.id != keep]
+        return [id for id in ended if self.sessions.pop(id)]  # noqa: A001
 
     async def add_token(self, *, hash, first, user, note, created, expires):  # noqa: A002
         row = Row(len(self.access) + 1, user, created, expires, note=note, first=first, hash=hash)
@@ -312,14 +321,21 @@ class FakeStore:
 
     async def signed_in(self, name, *, way, admin=None, groups=(), sealed=None):
         known = await self.get_or_create_user(name, admin)
-        known.way, known.groups, known.sealed = way, tuple(groups), sealed
-        return known
+        known.way, known.groups, known.sealed, known.last_login = way, tuple(groups), sealed, self.clock()
+        return replace(known)
+
+    async def refreshed(self, name, *, way, admin=None, groups=None, sealed=None):
+        known = self.people[name]
+        for field, value in (("admin", admin), ("groups", groups), ("sealed", sealed)):
+            if value is not None:
+                setattr(known, field, value)
+        return replace(known)
 
     async def sealed_state(self, name):
         return self.people[name].sealed if name in self.people else None
 
     async def user(self, name):
-        return self.people.get(name)
+        return replace(self.people[name]) if name in self.people else None
 
 
 class Plain(Authenticator):
@@ -366,27 +382,32 @@ def open_site(
 ) -> Site:
     settings = settings or WebSettings(poll=0.01, keep_alive=0.05)
     clock = Clock()
-    hub, store, revoked = FakeHub(clock), FakeStore(), []
+    hub, store, revoked = FakeHub(clock), FakeStore(clock), []
 
     async def forget(ids):
         revoked.extend(ids)
 
     links = LinkAuthenticator(clock=clock)
     ways = {"plain": Plain(allow_all=True, admin_users={"root"}), "link": links, **(more or {})}
+    ways = {name: way for name, way in ways.items() if name not in without}
+    states = AuthStates(store, lambda: VAULT)
+    sessions = Sessions(store, KEY, clock, revoked=forget)
     people = AuthPeople(
-        authenticators={name: way for name, way in ways.items() if name not in without},
+        authenticators=ways,
         departures=Departures(KEY, clock),
         asked=Departures(KEY, clock, ASKED),
-        sessions=Sessions(store, KEY, clock, revoked=forget),
+        sessions=sessions,
         access_tokens=Tokens(store, clock, revoked=forget),
         users=store,
         persons=store,
-        states=AuthStates(store, lambda: VAULT),
+        states=states,
+        refresher=Refresher(ways, store, states, clock, sessions.revoke_all_of),
         throttle=Throttle(),
         guard=Xsrf(KEY),
         clock=clock,
         keep=keep,
     )
+    hub.before_start = people.before_start
     registry = CollectorRegistry()
     Counter("batchhub_things", "Things.", registry=registry)
     services = WebServices(hub, people, clock, KEY, registry, orphans=lambda: tuple(hub.orphans), keys=keys)

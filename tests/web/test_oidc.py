@@ -317,6 +317,7 @@ async def real(tmp_path):
         groups_claim="groups",
         allowed_groups={"physics"},
         login_service="Campus",
+        enable_auth_state=True,
     )
     hub = Hub(campus=way)
     process = RealProvider("batch hub", "a secret/of+some:length%", f"{hub.site.url}/hub/oauth_callback")
@@ -328,13 +329,23 @@ async def real(tmp_path):
     await hub.site.server.close_all_connections()
 
 
+class Ann:
+    """Somebody who signed in earlier."""
+
+    def __init__(self, state) -> None:
+        self.name, self.state = "ann", state
+
+    async def get_auth_state(self):
+        return self.state
+
+
 async def test_with_a_real_provider(real):
     answer = await walk(real, real.issuer, "ann")
     assert (answer.code, answer.headers["Location"]) == (303, "/hub/token"), real.browser.text
     assert await real.is_in()
     way = real.ways["campus"]
     assert way.last["groups"] == ["physics"]
-    again = await way.refresh_user(way.last["auth_state"])
+    again = await way.refresh_user(Ann(way.last["auth_state"]))
     assert (again["name"], again["groups"]) == ("ann", ["physics"])
     assert again["auth_state"]["access_token"] != way.last["auth_state"]["access_token"]
     # Its way back is good once, with or without the cookie.

@@ -23,7 +23,7 @@ class ApiHandler(Handler):
         if "Authorization" not in self.request.headers:
             return await super().find_visitor()
         token = bearer_token(self)
-        return await self.web.services.people.bearer(token) if token else None
+        return await self.web.services.people.bearer(token, self) if token else None
 
     def ask_to_sign_in(self) -> None:
         """JupyterHub's answer: 403, which its single-user servers read as "not signed in"."""

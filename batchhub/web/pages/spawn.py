@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from batchhub.control.service import FormView
-from batchhub.core.errors import Conflict, HubError, InvalidForm, NotFound, SubmitRejected
+from batchhub.core.errors import Conflict, HubError, InvalidForm, NotFound, SignInAgain, SubmitRejected
 from batchhub.core.idleness import limits_of
 from batchhub.core.model import Phase, Want
 from batchhub.web.base import Page, retry_after
@@ -55,6 +55,8 @@ class SpawnPage(Page):
         hub = self.web.services.hub
         try:
             await hub.spawn(self.me.name, server, profile, raw)
+        except SignInAgain:
+            raise
         except HubError as error:
             if isinstance(error, Conflict) and await self._runs_already(server):
                 return
