@@ -45,7 +45,7 @@ from batchhub.control.tasks import Tasks
 from batchhub.control.walltime import EndKeeper, Watched
 from batchhub.core.errors import HubError, Unreachable
 from batchhub.core.idleness import limits_of
-from batchhub.core.model import Server, UserName
+from batchhub.core.model import Server
 from batchhub.core.ports import Transport
 from batchhub.core.walltime import read_most
 from batchhub.proxy.client import ProxyClient
@@ -53,7 +53,6 @@ from batchhub.store.keys import Keys
 from batchhub.store.leading import LeaderLock, SoleHub
 from batchhub.store.store import Store
 from batchhub.web.app import make_app
-from batchhub.web.people import AuthPeople
 from batchhub.web.ports import MAX_BODY, WebServices
 
 log = logging.getLogger(__name__)
@@ -69,19 +68,19 @@ class Hub:
         host_of = origin.server_host if origin is not None else lambda _owner, _name: ""
         self.routes = ProxyClient(plan.proxy_api, plan.state.api_token, host_of)
         self._revocations = Revocations(self.store, self.routes, utc_now)
+        self._owning = Owning(plan.site.clusters, ManagedKeys(Keys(self.store), plan.state.vault.current), utc_now)
+        self._people = make_people(plan, self.store, self._revocations, self._owning)
         self._broadcast = Broadcast()
         self._builder = SiteJobBuilder(plan.site, plan.state.key("servers"), plan.dialling, plan.notices)
         self._metrics = HubMetrics(
             (profile.name for profile in plan.site.profiles), (cluster.name for cluster in plan.site.clusters)
         )
-        self._owning = Owning(plan.site.clusters, ManagedKeys(Keys(self.store), plan.state.vault.current), utc_now)
         self._transports: dict[str, Transport] = {}
         self._pollers: dict[str, Poller] = {}
         self._reconciler: Reconciler
         self._ends: EndKeeper
         self._retention: Retention
         self._culler: Culler
-        self._people: AuthPeople
         self._orphans: OrphanKeeper
         self._tasks = Tasks("hub")
         self._duties = Tasks("leader")
@@ -186,7 +185,7 @@ class Hub:
             settings=plan.service,
             extender=extender,
             leader=self._who_leads if self.store.shared else None,
-            before_start=self._before_start,
+            before_start=self._people.before_start,
         )
 
     def _observed(self, rows: Sequence[Server]) -> None:
@@ -195,9 +194,6 @@ class Hub:
         self._notes.note(rows)
         # The scheduler's reason and estimate are news for an open page, though no step of the server.
         self._broadcast.tell(*(row.id for row in rows))
-
-    async def _before_start(self, user: UserName) -> None:
-        await self._people.before_start(user)
 
     async def _ask_database(self) -> str:
         await self.store.ping()
@@ -216,10 +212,9 @@ class Hub:
         for authenticator in plan.authenticators.values():
             for words in problems(authenticator):
                 log.warning("%s", words)
-        self._people = people = make_people(plan, self.store, self._revocations, self._owning)
         services = WebServices(
             hub=self.service,
-            people=people,
+            people=self._people,
             clock=utc_now,
             ticket_key=plan.state.key("tickets"),
             orphans=self._orphans.found,

@@ -34,7 +34,9 @@ def account():
         missing("no /etc/pam.d: apt-get install libpam-modules")
     name = f"bhtest{secrets.token_hex(3)}"
     service = Path("/etc/pam.d") / name
-    run("useradd", "--no-create-home", "--shell", "/bin/sh", name)
+    # A number of its own: a process that an earlier account left behind would be taken for this one's, which then could not be removed.
+    number = str(30000 + secrets.randbelow(20000))
+    run("useradd", "--no-create-home", "--shell", "/bin/sh", "--uid", number, name)
     try:
         service.write_text(SERVICE)
         yield name
