@@ -26,8 +26,8 @@ from batchhub.app.revocations import Revocations
 from batchhub.app.site import make_dialect
 from batchhub.app.ssh_ca import site_authority
 from batchhub.app.state import utc_now
-from batchhub.auth.base import problems
 from batchhub.auth.keys import ManagedKeys
+from batchhub.auth.rules import problems
 from batchhub.control.broadcast import Broadcast
 from batchhub.control.company import Company, Notes
 from batchhub.control.culling import Culler

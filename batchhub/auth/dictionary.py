@@ -16,7 +16,8 @@ from argon2.exceptions import InvalidHashError, VerificationError, VerifyMismatc
 from traitlets import Dict, Unicode, validate
 from traitlets.traitlets import TraitError
 
-from batchhub.auth.base import PASSWORD_LIMIT, Authenticator, KnownPerson, LoginKind, outer_names
+from batchhub.auth.base import PASSWORD_LIMIT, Authenticator, KnownPerson, LoginKind
+from batchhub.auth.rules import outer_names
 from batchhub.core.errors import BadInput
 
 log = logging.getLogger(__name__)

@@ -14,10 +14,11 @@ from typing import Any, TypeVar
 
 from traitlets import Bool, Int, List, Unicode
 
-from batchhub.auth.base import Authenticator, KnownPerson, LoginKind, Place, outer_names
+from batchhub.auth.base import Authenticator, KnownPerson, LoginKind, Place
 from batchhub.auth.blocking import Blocking
 from batchhub.auth.ldap_text import below, first_value, in_dn, in_filter
 from batchhub.auth.ldap_wire import Directory, Found, ServerAddress, Session, Unanswered, WrongPassword
+from batchhub.auth.rules import outer_names
 from batchhub.auth.secretfile import read_secret_file
 from batchhub.core.errors import ConfigError, Unreachable
 

@@ -16,13 +16,14 @@ from typing import Any
 
 from traitlets import Dict, Float, Set, Unicode
 
-from batchhub.auth.base import Authenticator, Departure, LoginKind, Place, known_name
+from batchhub.auth.base import Authenticator, Departure, LoginKind, Place
 from batchhub.auth.departures import LIFE
 from batchhub.auth.key_ring import KeyRing
 from batchhub.auth.lti_people import Learner, groups_of, is_admin, name_of
 from batchhub.auth.lti_tables import Platform, check_username_key, frames_of, read_platforms
 from batchhub.auth.oauth_http import Asker
 from batchhub.auth.once import Once
+from batchhub.auth.rules import known_name
 from batchhub.core.errors import BadInput, ConfigError, Denied
 from batchhub.core.ports import Clock
 

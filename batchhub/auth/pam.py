@@ -18,8 +18,9 @@ from typing import Any, TypeVar
 
 from traitlets import Bool, Float, Int, Unicode
 
-from batchhub.auth.base import Authenticator, KnownPerson, LoginKind, outer_names
+from batchhub.auth.base import Authenticator, KnownPerson, LoginKind
 from batchhub.auth.blocking import Blocking
+from batchhub.auth.rules import outer_names
 from batchhub.core.errors import ConfigError, Unreachable
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,8 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
-from batchhub.auth.base import Authenticator, Identity, admin_by_lists, judge, known_name, may_enter
+from batchhub.auth.base import Authenticator, Identity
+from batchhub.auth.rules import admin_by_lists, judge, known_name, may_enter
 from batchhub.auth.states import AuthStates
 from batchhub.core.errors import Denied, HubError, SignInAgain, Unreachable
 from batchhub.core.model import UserName

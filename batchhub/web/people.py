@@ -10,9 +10,10 @@ from typing import Any, Protocol
 
 from tornado.web import RequestHandler
 
-from batchhub.auth.base import Asked, Authenticator, Brought, LoginKind, sign_in
+from batchhub.auth.base import Asked, Authenticator, Brought, LoginKind
 from batchhub.auth.departures import Departures, Journey
 from batchhub.auth.refresh import Refresher
+from batchhub.auth.rules import sign_in
 from batchhub.auth.sessions import Session, Sessions
 from batchhub.auth.states import AuthStates
 from batchhub.auth.throttle import Throttle

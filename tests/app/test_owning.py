@@ -17,9 +17,10 @@ from batchhub.app.plan import check_pass_through, plan_hub
 from batchhub.app.reach import make_transport
 from batchhub.app.site import read_site
 from batchhub.app.state import StateDirectory
-from batchhub.auth.base import Asked, Brought, Identity, Place, sign_in
+from batchhub.auth.base import Asked, Brought, Identity, Place
 from batchhub.auth.dictionary import DictionaryAuthenticator
 from batchhub.auth.keys import ManagedKeys
+from batchhub.auth.rules import sign_in
 from batchhub.auth.ssh import SSHAuthenticator
 from batchhub.auth.vault import Vault
 from batchhub.config import traits

@@ -14,16 +14,8 @@ from tornado.web import Application, RequestHandler
 from traitlets.config import Config
 from traitlets.traitlets import TraitError
 
-from batchhub.auth.base import (
-    MOST_GROUPS,
-    Authenticator,
-    Identity,
-    known_name,
-    outer_names,
-    problems,
-    safe_name,
-    sign_in,
-)
+from batchhub.auth.base import MOST_GROUPS, Authenticator, Identity, safe_name
+from batchhub.auth.rules import known_name, outer_names, problems, sign_in
 
 
 class Says(Authenticator):

@@ -6,8 +6,9 @@ import pytest
 from argon2 import PasswordHasher
 from traitlets.traitlets import TraitError
 
-from batchhub.auth.base import Identity, problems, sign_in
+from batchhub.auth.base import Identity
 from batchhub.auth.dictionary import DictionaryAuthenticator, hash_password
+from batchhub.auth.rules import problems, sign_in
 from batchhub.core.errors import BadInput
 
 CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)

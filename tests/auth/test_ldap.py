@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchhub.auth.base import Identity, Place, sign_in
+from batchhub.auth.base import Identity, Place
 from batchhub.auth.ldap import LDAPAuthenticator
 from batchhub.auth.ldap_text import below, first_value, in_dn, in_filter
+from batchhub.auth.rules import sign_in
 from batchhub.core.errors import ConfigError, Unreachable
 from tests.proxy.certificates import Authority
 from tests.slapd import Slapd, free_port, slapd

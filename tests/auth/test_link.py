@@ -5,8 +5,9 @@ from datetime import timedelta
 import pytest
 
 from batchhub.auth import link
-from batchhub.auth.base import Identity, problems, sign_in
+from batchhub.auth.base import Identity
 from batchhub.auth.link import LinkAuthenticator
+from batchhub.auth.rules import problems, sign_in
 from batchhub.core.errors import TooMany
 
 

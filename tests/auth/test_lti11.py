@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchhub.auth import lti11_signature
-from batchhub.auth.base import Place, sign_in
+from batchhub.auth.base import Place
 from batchhub.auth.lti11 import WINDOW, LTI11Authenticator, problem_of
 from batchhub.auth.lti11_signature import fits, sign
+from batchhub.auth.rules import sign_in
 from batchhub.core.errors import ConfigError
 from tests.lti_platform import SECRET, Platform, signature11
 

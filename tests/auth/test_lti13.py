@@ -11,8 +11,9 @@ from pylti1p3.session import SessionService
 from pylti1p3.tool_config import ToolConfDict
 
 from batchhub.app.state import utc_now
-from batchhub.auth.base import LoginKind, Place, sign_in
+from batchhub.auth.base import LoginKind, Place
 from batchhub.auth.lti13 import LTI13Authenticator
+from batchhub.auth.rules import sign_in
 from batchhub.auth.ways import check_ways
 from batchhub.core.errors import BadInput, ConfigError
 from tests.lti_platform import CLAIM, Platform, public, rsa_key

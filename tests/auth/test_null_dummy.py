@@ -3,9 +3,10 @@
 import pytest
 
 from batchhub.app.site import load_authenticators
-from batchhub.auth.base import Identity, Place, sign_in
+from batchhub.auth.base import Identity, Place
 from batchhub.auth.dummy import DummyAuthenticator
 from batchhub.auth.null import NullAuthenticator
+from batchhub.auth.rules import sign_in
 from batchhub.core.errors import ConfigError
 
 

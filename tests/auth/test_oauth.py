@@ -7,7 +7,6 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from batchhub.auth.base import sign_in
 from batchhub.auth.oauth import find_claim, fits
 from batchhub.auth.oauth_http import BODY_LIMIT, check_url
 from batchhub.auth.oauth_presets import (
@@ -17,6 +16,7 @@ from batchhub.auth.oauth_presets import (
     GoogleAuthenticator,
 )
 from batchhub.auth.oidc import OIDCAuthenticator, merged
+from batchhub.auth.rules import sign_in
 from batchhub.auth.secretfile import read_secret_file
 from batchhub.core.errors import ConfigError, Unreachable
 from tests.openid import LyingProvider

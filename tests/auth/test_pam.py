@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from batchhub.auth.base import Identity, sign_in
+from batchhub.auth.base import Identity
 from batchhub.auth.pam import PAMAuthenticator
+from batchhub.auth.rules import sign_in
 from batchhub.core.errors import ConfigError, TooMany, Unreachable
 from tests.needs import missing, need_program, need_root
 from tests.sshd import account_tool

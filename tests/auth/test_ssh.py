@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from batchhub.auth.base import Asked, Identity, Place, sign_in
+from batchhub.auth.base import Asked, Identity, Place
+from batchhub.auth.rules import sign_in
 from batchhub.auth.ssh import SSHAuthenticator
 from batchhub.core.asking import Accepted, Prompt, Question, Refused
 from batchhub.core.errors import BadInput, ConfigError, Denied, Unreachable
