@@ -83,12 +83,13 @@ def small_site(
     directory: Path,
     *,
     options: Mapping[str, Any] = MappingProxyType({}),
+    ssh: Mapping[str, Any] = MappingProxyType({}),
     beside: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
     **settings: Any,
 ) -> Iterator[SmallSite]:
     """Made from nothing; ``options`` are the dialect's, ``settings`` traits, with ``__`` for the dot. Nothing is started but the login node.
 
-    ``beside``: more clusters behind it, scheduler -> options, each with a profile of the scheduler's name.
+    ``ssh``: more of the table of that name. ``beside``: more clusters behind it, scheduler -> options, each with a profile of the scheduler's name.
     """
     folder, commands, fake = {**SCHEDULERS, **ENGINES}[scheduler]
     cluster = Cluster(directory / "cluster").create(
@@ -101,19 +102,20 @@ def small_site(
         keys={"*": [key.export_public_key().decode()]}, cluster=cluster, dialects=(folder, *beside)
     ) as login:
         login.nodes = dict.fromkeys(login.nodes, "127.0.0.1")
-        ssh = {
+        reached = {
             "host": login.host,
             "port": login.port,
             "known_hosts": login.known_hosts,
             "client_keys": [str(directory / "key")],
             "service_username": "nosuch-hub",
+            **ssh,
         }
         table = {
             "scheduler": scheduler,
             "scheduler_options": dict(options),
             "transport": "ssh",
             "tunnel": "login",
-            "ssh": ssh,
+            "ssh": reached,
             "bind": "127.0.0.1",
         }
         application = {
