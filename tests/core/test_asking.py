@@ -1,7 +1,7 @@
 """A login node's questions as a page may show them."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchhub.core.asking import (
@@ -21,6 +21,7 @@ from batchhub.core.errors import BadInput
 PROMPTS = st.lists(st.tuples(st.text(max_size=300), st.booleans()), max_size=MOST_PROMPTS)
 
 
+@settings(max_examples=40)
 @given(st.text(), st.text(), PROMPTS)
 def test_what_is_shown_is_bounded_and_printable(title: str, words: str, prompts: list[tuple[str, bool]]) -> None:
     question = read_question(title, words, prompts)
