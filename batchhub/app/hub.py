@@ -19,7 +19,7 @@ from batchhub.app.keybook import make_keybook
 from batchhub.app.metrics import HubMetrics, MeteredTransport
 from batchhub.app.orphans import grounds_of
 from batchhub.app.owning import Owning
-from batchhub.app.people import make_people, make_sources
+from batchhub.app.people import make_hooks, make_people, make_sources
 from batchhub.app.plan import HubPlan
 from batchhub.app.reach import make_transport
 from batchhub.app.revocations import Revocations
@@ -70,6 +70,7 @@ class Hub:
         self._revocations = Revocations(self.store, self.routes, utc_now)
         self._owning = Owning(plan.site.clusters, ManagedKeys(Keys(self.store), plan.state.vault.current), utc_now)
         self._people = make_people(plan, self.store, self._revocations, self._owning)
+        self._hooks = make_hooks(plan, self.store)
         self._broadcast = Broadcast()
         self._builder = SiteJobBuilder(plan.site, plan.state.key("servers"), plan.dialling, plan.notices)
         self._metrics = HubMetrics(
@@ -98,7 +99,7 @@ class Hub:
         extendable: dict[str, Extendable] = {}
         grounds: dict[str, Grounds] = {}
         authority = site_authority(plan.site, plan.state, utc_now)
-        customise = SiteCustomiser(plan.site, make_sources(plan, self.store))
+        customise = SiteCustomiser(plan.site, make_sources(plan, self.store, self._hooks))
         for cluster in plan.site.clusters:
             transport = MeteredTransport(
                 cluster.name, make_transport(cluster, utc_now, authority, self._owning), self._metrics
@@ -137,6 +138,7 @@ class Hub:
             clock=utc_now,
             settings=plan.reconciler,
             meters=self._metrics,
+            ended=self._hooks.ended,
         )
         self._ends = EndKeeper(
             clusters=watched,
@@ -308,6 +310,7 @@ class Hub:
         for authenticator in self._plan.authenticators.values():
             authenticator.close()
         self._owning.close()
+        await self._hooks.close()
         for transport in self._transports.values():
             await transport.close()
         await self.routes.close()

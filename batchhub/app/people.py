@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from batchhub.app.customising import Sources
+from batchhub.app.hooks import Hooks
 from batchhub.app.owning import Owning
 from batchhub.app.plan import HubPlan
 from batchhub.app.revocations import Revocations
@@ -53,7 +54,13 @@ def make_people(plan: HubPlan, store: Store, revocations: Revocations, owning: O
     )
 
 
-def make_sources(plan: HubPlan, store: Store) -> Sources:
+def make_hooks(plan: HubPlan, store: Store) -> Hooks:
+    """The site's own functions around servers."""
+    persons = Persons(store)
+    return Hooks(plan.hooks, persons.person, AuthStates(persons, plan.state.vault.current).of)
+
+
+def make_sources(plan: HubPlan, store: Store, hooks: Hooks) -> Sources:
     """What the site's additions to jobs may depend on, as it is kept at that moment."""
     persons = Persons(store)
     states = AuthStates(persons, plan.state.vault.current)
@@ -65,4 +72,4 @@ def make_sources(plan: HubPlan, store: Store) -> Sources:
     async def state(user: UserName) -> Mapping[str, Any]:
         return await states.of(user) or {}
 
-    return Sources(groups, state)
+    return Sources(groups, state, hooks.additions)

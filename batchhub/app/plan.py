@@ -10,6 +10,7 @@ from typing import Any
 from batchhub.app.customising import check_kept
 from batchhub.app.dialling import Dialling, plan_dialling
 from batchhub.app.doors import SiteDoors
+from batchhub.app.hooks import NO_HOOKS, SiteHooks, plan_hooks
 from batchhub.app.orphans import orphan_settings
 from batchhub.app.site import Site, hub_address, over_https, with_limits
 from batchhub.app.state import StateDirectory, utc_now
@@ -55,6 +56,7 @@ class HubPlan:
     retention: RetentionSettings = field(default_factory=RetentionSettings)
     address: str = ""
     """Where the proxy finds this hub."""
+    hooks: SiteHooks = NO_HOOKS
     keep_ended: timedelta = timedelta(days=365)
     """How long runs that ended are remembered, with their words and log ends."""
 
@@ -134,6 +136,7 @@ def plan_hub(
         orphans=orphan_settings(watching),
         dialling=plan_dialling(proxy, state, site),
         address=hub_address(hub),
+        hooks=plan_hooks(whole),
         notices=Notices(timedelta(seconds=walltime.warn_before), timedelta(seconds=walltime.save_before)),
         retention=RetentionSettings(newest=whole.keep_directories, age=timedelta(days=whole.keep_directory_days)),
         keep_ended=timedelta(days=whole.keep_ended_days),

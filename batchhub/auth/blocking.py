@@ -18,16 +18,19 @@ T = TypeVar("T")
 
 
 class Blocking:
-    """Threads of one authenticator. None is started before the first question."""
+    """Threads of one authenticator, or whoever asks. None is started before the first question. ``full``: the sentence when others wait already."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(
+        self, name: str, full: str = "Too many people are signing in right now; please try again in a minute."
+    ) -> None:
+        self._full = full
         self._threads = ThreadPoolExecutor(THREADS, name)
         self._waiting = 0
 
     async def ask(self, question: Callable[[], T], seconds: float) -> T:
         """The answer. Raises what the question raises; TimeoutError; TooMany when others wait already."""
         if self._waiting >= WAITING_LIMIT:
-            raise TooMany("Too many people are signing in right now; please try again in a minute.")
+            raise TooMany(self._full)
         self._waiting += 1
         # Held until the thread is free again, not only until somebody stops to wait for it.
         future = self._threads.submit(question)

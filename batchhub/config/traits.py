@@ -36,6 +36,19 @@ class BatchHub(Configurable):
         help="What is added to some people's jobs, by group, profile, cluster or user: variables and files from templates; a list of tables, the "
         "later of which counts. docs/environment.md.",
     ).tag(config=True)
+    pre_spawn_hook = Any(
+        None,
+        help="Called as hook(spawn) before a job's directory is written, also when its job comes back into the queue; may answer {'environment': "
+        "{…}, 'files': {…}}, or raise Denied of batchhub.core.errors with a sentence. docs/authenticators.md.",
+    ).tag(config=True)
+    auth_state_hook = Any(
+        None,
+        help="Called as hook(person, auth_state) before pre_spawn_hook, where auth_state is kept; answers the same.",
+    ).tag(config=True)
+    post_stop_hook = Any(None, help="Called as hook(stop) when a server has ended. Nothing waits for it.").tag(
+        config=True
+    )
+    hook_timeout = Float(30.0, min=0.1, help="Seconds that one call of these three may take.").tag(config=True)
     subdomain_host = Unicode(
         help="The hub's own address, as in https://hub.example.org, to give each server a host of its own below it "
         "(https://ann.hub.example.org): then no notebook's scripts share an origin with the hub or another server. Needs a DNS entry and "

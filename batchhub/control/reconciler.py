@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import assert_never
@@ -83,6 +83,7 @@ class Reconciler:
         clock: Clock,
         settings: ReconcilerSettings,
         meters: Meters = NO_METERS,
+        ended: Callable[[Server], None] = lambda _: None,
     ) -> None:
         self._clusters = clusters
         self._store = store
@@ -92,6 +93,7 @@ class Reconciler:
         self._clock = clock
         self._settings = settings
         self._meters = meters
+        self._ended = ended
         self._tasks = Tasks("reconciler")
         self._patient = replace(settings.limits, start_timeout=timedelta.max)
         self._slots = {name: asyncio.Semaphore(settings.workers) for name in clusters}
@@ -276,6 +278,7 @@ class Reconciler:
         finally:
             measure(self._meters, found, row, self._clock())
         if row.phase is Phase.ENDED and before.phase is not Phase.ENDED:
+            self._ended(row)
             await self._offers.withdraw(row)
             if Action.COLLECT not in decision.actions:
                 await self._collector.forget(row, cluster.launcher)

@@ -10,12 +10,16 @@ from batchhub.config.traits import CONCERNS, BatchHub, Watching
 TABLE = """
 BatchHub.additions = []
 BatchHub.applications = {}
+BatchHub.auth_state_hook = None
 BatchHub.authenticator_class = 'pam'
 BatchHub.clusters = {}
 BatchHub.db_url = ''
+BatchHub.hook_timeout = 30.0
 BatchHub.keep_directories = 10
 BatchHub.keep_directory_days = 30.0
 BatchHub.keep_ended_days = 365.0
+BatchHub.post_stop_hook = None
+BatchHub.pre_spawn_hook = None
 BatchHub.profiles = []
 BatchHub.same_people = False
 BatchHub.site_file = ''

@@ -58,6 +58,7 @@ class World:
     jupyter: bool = False
     customise: Customiser = not_customised
     barred: set[str] = field(default_factory=set)
+    over: list[Server] = field(default_factory=list)
 
     async def open(self) -> None:
         self.store = Store(f"sqlite:///{self.path}", clock=self.clock)
@@ -82,6 +83,7 @@ class World:
             broadcast=self.broadcast,
             clock=self.clock,
             settings=ReconcilerSettings(),
+            ended=self.over.append,
         )
         self.service = HubService(
             profiles=[PROFILE],
@@ -203,6 +205,7 @@ async def test_the_whole_way_up_and_down(world: World) -> None:
     await world.tick()
     row = await world.tick()
     assert (row.phase, row.outcome) == (Phase.ENDED, Outcome.STOPPED)
+    assert [(one.id, one.outcome) for one in world.over] == [(row.id, Outcome.STOPPED)], "the end is told once"
     assert world.cluster.count("submit") == world.cluster.count("cancel") == 1
 
 
