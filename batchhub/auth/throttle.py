@@ -37,8 +37,8 @@ class Throttle:
 
     def __init__(self, settings: ThrottleSettings | None = None) -> None:
         settings = settings or ThrottleSettings()
-        self._accounts = _Buckets(settings.account, settings.entries)
-        self._addresses = _Buckets(settings.address, settings.entries)
+        self._accounts = Buckets(settings.account, settings.entries)
+        self._addresses = Buckets(settings.address, settings.entries)
 
     def attempt(self, account: str, address: str, now: datetime) -> int:
         """Pay for an attempt. 0: go on; otherwise the seconds to wait (Retry-After), and nothing was paid."""
@@ -61,7 +61,9 @@ class Throttle:
         return len(self._accounts) + len(self._addresses)
 
 
-class _Buckets:
+class Buckets:
+    """A bucket for each key; at most ``entries`` are remembered, those used last."""
+
     def __init__(self, rate: Rate, entries: int) -> None:
         self._rate = rate
         self._entries = entries
@@ -72,12 +74,15 @@ class _Buckets:
         return max(0.0, (1 - self._level(key, now)) * self._rate.seconds)
 
     def take(self, key: bytes, now: datetime) -> None:
+        """Pay for one."""
         self._set(key, self._level(key, now) - 1, now)
 
     def give_back(self, key: bytes, now: datetime) -> None:
+        """Take the last payment back."""
         self._set(key, self._level(key, now) + 1, now)
 
     def fill(self, key: bytes) -> None:
+        """As if nothing had been paid."""
         self._held.pop(key, None)
 
     def _level(self, key: bytes, now: datetime) -> float:
@@ -95,6 +100,7 @@ class _Buckets:
             self._held.popitem(last=False)  # the one longest unused: the fullest, near enough
 
     def __len__(self) -> int:
+        """Entries held."""
         return len(self._held)
 
 

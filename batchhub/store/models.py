@@ -193,7 +193,7 @@ class TokenRow(Base):
 
 
 class AuditRow(Base):
-    """:class:`batchhub.store.values.Deed`: who did what about whom. Not tied to the users' table, so that it outlives them."""
+    """:class:`batchhub.core.deeds.Deed`: who did what about whom. Not tied to the users' table, so that it outlives them."""
 
     __tablename__ = "audit"
 
