@@ -26,6 +26,10 @@ class StoredToken(Protocol):
         """Its number, for lists and revocation."""
 
     @property
+    def hash(self) -> str:
+        """SHA-256, hex: by which the proxy knows it."""
+
+    @property
     def user(self) -> UserName:
         """Whose."""
 
@@ -49,6 +53,10 @@ class StoredToken(Protocol):
     def last_used(self) -> datetime | None:
         """Noted at most once in ``touch_every``."""
 
+    @property
+    def session(self) -> str | None:
+        """The id of the session it ends with, if it ends with one."""
+
 
 class TokenStore(Protocol):
     """What tokens need of the database. Every method raises StoreUnavailable when it cannot be asked."""
@@ -62,8 +70,9 @@ class TokenStore(Protocol):
         note: str,
         created: datetime,
         expires: datetime | None,
+        session: str | None = None,
     ) -> Awaitable[StoredToken]:
-        """Insert. Raises NotFound for an unknown user."""
+        """Insert. Raises NotFound for an unknown user, Conflict for an unknown session."""
 
     def token(self, hash: str) -> Awaitable[StoredToken | None]:  # noqa: A002
         """By hash."""
@@ -80,15 +89,24 @@ class TokenStore(Protocol):
     def revoke_tokens_of(self, user: str) -> Awaitable[Sequence[str]]:
         """Delete all of a user's; their hashes."""
 
+    def revoke_tokens_with(self, sessions: Sequence[str]) -> Awaitable[Sequence[str]]:
+        """Delete those that end with these sessions; their hashes."""
+
 
 async def _nobody(hashes: Sequence[str]) -> None:
     del hashes
+
+
+async def _none_is(session: str) -> bool:
+    del session
+    return False
 
 
 class Tokens:
     """All API tokens of the hub. A token's use is noted in the database at most once in ``touch_every``.
 
     ``revoked`` is told the hashes of those that ended, after the database knows (the proxy forgets them and closes what they opened).
+    ``alive`` says whether a session is good: a token that ends with one is good only as long, whatever became of its row.
     """
 
     def __init__(
@@ -97,14 +115,21 @@ class Tokens:
         clock: Clock,
         touch_every: timedelta = timedelta(minutes=5),
         revoked: Callable[[Sequence[str]], Awaitable[None]] = _nobody,
+        alive: Callable[[str], Awaitable[bool]] = _none_is,
     ) -> None:
         self._store = store
         self._clock = clock
         self._touch_every = touch_every
         self._revoked = revoked
+        self._alive = alive
 
-    async def issue(self, user: str, note: str = "", life: timedelta | None = None) -> tuple[str, StoredToken]:
-        """A new token, to be shown once, and its entry. ``life=None``: it does not expire. Raises NotFound."""
+    async def issue(
+        self, user: str, note: str = "", life: timedelta | None = None, session: str | None = None
+    ) -> tuple[str, StoredToken]:
+        """A new token, to be shown once, and its entry. ``life=None``: it does not expire. Raises NotFound.
+
+        It ends with the session of that id, if one is given.
+        """
         secret, now = PREFIX + secrets.token_urlsafe(32), self._clock()
         row = await self._store.add_token(
             hash=hash_token(secret),
@@ -113,6 +138,7 @@ class Tokens:
             note="".join(char if char.isprintable() else " " for char in note[:200]),
             created=now,
             expires=None if life is None else now + life,
+            session=session,
         )
         return secret, row
 
@@ -122,6 +148,8 @@ class Tokens:
             return None
         row, now = await self._store.token(hash_token(text)), self._clock()
         if row is None or (row.expires is not None and row.expires <= now):
+            return None
+        if row.session is not None and not await self._alive(row.session):
             return None
         if (row.last_used is None or now - row.last_used >= self._touch_every) and not await self._store.touch_token(
             row.id, now
@@ -143,6 +171,13 @@ class Tokens:
     async def revoke_all_of(self, user: str) -> int:
         """End all of a user's tokens; returns how many."""
         ended = await self._store.revoke_tokens_of(user)
+        if ended:
+            await self._revoked(ended)
+        return len(ended)
+
+    async def end_with(self, sessions: Sequence[str]) -> int:
+        """End those that were to end with these sessions; returns how many."""
+        ended = await self._store.revoke_tokens_with(sessions)
         if ended:
             await self._revoked(ended)
         return len(ended)

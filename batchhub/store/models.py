@@ -190,6 +190,9 @@ class TokenRow(Base):
     created: Mapped[datetime]
     last_used: Mapped[datetime | None]
     expires: Mapped[datetime | None]
+    session_id: Mapped[str | None] = mapped_column(
+        String(64), ForeignKey("sessions.id", ondelete="CASCADE"), index=True
+    )
 
 
 class AuditRow(Base):
@@ -201,7 +204,7 @@ class AuditRow(Base):
     at: Mapped[datetime] = mapped_column(index=True)
     kind: Mapped[str] = mapped_column(String(40))
     user_name: Mapped[str] = mapped_column(String(255), index=True)
-    by: Mapped[str]
+    by: Mapped[str] = mapped_column(index=True)
     address: Mapped[str]
     words: Mapped[str]
 

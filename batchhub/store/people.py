@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import CursorResult, delete, select, update
@@ -42,9 +43,10 @@ def user(session: Session, name: str) -> User | None:
     return None if row is None else as_user(row)
 
 
-def users(session: Session, limit: int, offset: int) -> tuple[User, ...]:
-    """Users by name."""
-    rows = session.scalars(select(UserRow).order_by(UserRow.name).limit(limit).offset(offset))
+def users(session: Session, limit: int, offset: int, part: str = "") -> tuple[User, ...]:
+    """Users by name, those whose name has this part."""
+    found = select(UserRow).where(UserRow.name.contains(part, autoescape=True)) if part else select(UserRow)
+    rows = session.scalars(found.order_by(UserRow.name).limit(limit).offset(offset))
     return tuple(as_user(row) for row in rows)
 
 
@@ -155,7 +157,13 @@ def add_token(session: Session, new: ApiToken) -> ApiToken:
     """Insert; the database chooses the ``id``. Raises NotFound for an unknown user."""
     _must_exist(session, new.user)
     row = TokenRow(
-        hash=new.hash, first=new.first, user_name=new.user, note=new.note, created=new.created, expires=new.expires
+        hash=new.hash,
+        first=new.first,
+        user_name=new.user,
+        note=new.note,
+        created=new.created,
+        expires=new.expires,
+        session_id=new.session,
     )
     session.add(row)
     session.flush()
@@ -191,6 +199,11 @@ def revoke_tokens_of(session: Session, name: str) -> tuple[str, ...]:
     return tuple(session.scalars(delete(TokenRow).where(TokenRow.user_name == name).returning(TokenRow.hash)))
 
 
+def revoke_tokens_with(session: Session, sessions: Sequence[str]) -> tuple[str, ...]:
+    """Delete those that end with these sessions; their hashes."""
+    return tuple(session.scalars(delete(TokenRow).where(TokenRow.session_id.in_(sessions)).returning(TokenRow.hash)))
+
+
 def _token(row: TokenRow) -> ApiToken:
     return ApiToken(
         id=row.id,
@@ -201,6 +214,7 @@ def _token(row: TokenRow) -> ApiToken:
         created=row.created,
         expires=row.expires,
         last_used=row.last_used,
+        session=row.session_id,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Concatenate, ParamSpec, TypeVar
@@ -219,9 +219,9 @@ class Store:
         """The user of this name."""
         return await self.read(people.user, name)
 
-    async def users(self, *, limit: int = 100, offset: int = 0) -> tuple[User, ...]:
-        """Users by name, a page at a time."""
-        return await self.read(people.users, limit, offset)
+    async def users(self, *, limit: int = 100, offset: int = 0, part: str = "") -> tuple[User, ...]:
+        """Users by name, those whose name has this part, a page at a time."""
+        return await self.read(people.users, limit, offset, part)
 
     # ------------------------------------------------------------ sessions
 
@@ -279,9 +279,10 @@ class Store:
         note: str,
         created: datetime,
         expires: datetime | None,
+        session: str | None = None,
     ) -> ApiToken:
-        """Insert a token. Raises NotFound for an unknown user, Conflict for a known hash."""
-        new = ApiToken(0, hash, first[:16], UserName(user), note[:200], created, expires)
+        """Insert a token. Raises NotFound for an unknown user, Conflict for a known hash or an unknown session."""
+        new = ApiToken(0, hash, first[:16], UserName(user), note[:200], created, expires, session=session)
         return await self.write(people.add_token, new)
 
     async def token(self, hash: str) -> ApiToken | None:  # noqa: A002
@@ -303,6 +304,10 @@ class Store:
     async def revoke_tokens_of(self, user: str) -> tuple[str, ...]:
         """Delete all of a user's tokens; their hashes."""
         return await self.write(people.revoke_tokens_of, user)
+
+    async def revoke_tokens_with(self, sessions: Sequence[str]) -> tuple[str, ...]:
+        """Delete the tokens that end with these sessions; their hashes."""
+        return await self.write(people.revoke_tokens_with, sessions) if sessions else ()
 
     # ------------------------------------------------------------ several hubs
 

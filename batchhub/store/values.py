@@ -60,7 +60,10 @@ class StoredSession:
 
 @dataclass(frozen=True, slots=True)
 class ApiToken:
-    """An API token. ``hash`` is the SHA-256 (hex) of it; ``first`` its first characters, by which its owner knows it again."""
+    """An API token. ``hash`` is the SHA-256 (hex) of it; ``first`` its first characters, by which its owner knows it again.
+
+    ``session`` is the id of the session it ends with, if it ends with one.
+    """
 
     id: int
     hash: str = field(repr=False)
@@ -70,6 +73,7 @@ class ApiToken:
     created: datetime
     expires: datetime | None = None
     last_used: datetime | None = None
+    session: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,3 +118,37 @@ async def test_tokens(store, clock) -> None:
     assert await store.revoke_tokens_of("ann") == (ID,)
     assert not await store.touch_token(made.id, clock.now)
     assert await store.tokens_of("ann") == ()
+
+
+async def test_tokens_end_with_their_session(store, clock) -> None:
+    await store.get_or_create_user("ann")
+    for key in ("1" * 64, "2" * 64):
+        await store.add_session(**a_session(clock, key))
+
+    async def add(digest: str, session: str | None) -> None:
+        times = {"created": clock.now, "expires": None}
+        made = await store.add_token(hash=digest, first="bh_", user="ann", note="", session=session, **times)
+        assert made.session == session
+        assert await store.token(digest) == made
+
+    for digest, session in (("a", "1" * 64), ("b", "1" * 64), ("c", "2" * 64), ("d", None)):
+        await add(digest, session)
+    with pytest.raises(Conflict):
+        await add("e", "3" * 64)
+    assert await store.revoke_tokens_with(()) == ()
+    assert set(await store.revoke_tokens_with(("1" * 64, "3" * 64))) == {"a", "b"}
+    assert await store.revoke_tokens_with(("1" * 64,)) == ()
+    assert [token.hash for token in await store.tokens_of("ann")] == ["d", "c"]
+    # One that is past its latest end is deleted, and what was to end with it goes along.
+    clock.later(days=15)
+    assert await store.expire_sessions(clock.now) == 2
+    assert [token.hash for token in await store.tokens_of("ann")] == ["d"]
+
+
+async def test_users_by_a_part_of_their_name(store) -> None:
+    for name in ("ann", "anna_b", "b%", "joanna"):
+        await store.get_or_create_user(name)
+    assert [one.name for one in await store.users(part="ann")] == ["ann", "anna_b", "joanna"]
+    assert [one.name for one in await store.users(part="ann", limit=1, offset=1)] == ["anna_b"]
+    assert [one.name for one in await store.users(part="_")] == ["anna_b"]
+    assert [one.name for one in await store.users(part="%")] == ["b%"]
