@@ -13,6 +13,7 @@ from functools import partial
 
 from tornado.httpserver import HTTPServer
 
+from batchhub import __version__
 from batchhub.app.customising import SiteCustomiser
 from batchhub.app.jobs import SiteJobBuilder
 from batchhub.app.keybook import make_keybook
@@ -26,6 +27,7 @@ from batchhub.app.revocations import Revocations
 from batchhub.app.site import make_dialect
 from batchhub.app.ssh_ca import site_authority
 from batchhub.app.state import utc_now
+from batchhub.auth.audit import AuditTrail
 from batchhub.auth.keys import ManagedKeys
 from batchhub.auth.rules import problems
 from batchhub.control.broadcast import Broadcast
@@ -43,12 +45,14 @@ from batchhub.control.service import ClusterFacts, HubService
 from batchhub.control.tagged import TaggedJobs
 from batchhub.control.tasks import Tasks
 from batchhub.control.walltime import EndKeeper, Watched
+from batchhub.core.deeds import DeedKind
 from batchhub.core.errors import HubError, Unreachable
 from batchhub.core.idleness import limits_of
 from batchhub.core.model import Server
 from batchhub.core.ports import Transport
 from batchhub.core.walltime import read_most
 from batchhub.proxy.client import ProxyClient
+from batchhub.store.audit import AuditStore
 from batchhub.store.keys import Keys
 from batchhub.store.leading import LeaderLock, SoleHub
 from batchhub.store.store import Store
@@ -68,8 +72,10 @@ class Hub:
         host_of = origin.server_host if origin is not None else lambda _owner, _name: ""
         self.routes = ProxyClient(plan.proxy_api, plan.state.api_token, host_of)
         self._revocations = Revocations(self.store, self.routes, utc_now)
+        self._deeds = AuditStore(self.store)
+        self._audit = AuditTrail(self._deeds, utc_now)
         self._owning = Owning(plan.site.clusters, ManagedKeys(Keys(self.store), plan.state.vault.current), utc_now)
-        self._people = make_people(plan, self.store, self._revocations, self._owning)
+        self._people = make_people(plan, self.store, self._revocations, self._owning, self._audit)
         self._hooks = make_hooks(plan, self.store)
         self._broadcast = Broadcast()
         self._builder = SiteJobBuilder(plan.site, plan.state.key("servers"), plan.dialling, plan.notices)
@@ -219,6 +225,8 @@ class Hub:
             people=self._people,
             clock=utc_now,
             ticket_key=plan.state.key("tickets"),
+            audit=self._audit,
+            deeds=self._deeds,
             orphans=self._orphans.found,
             keys=make_keybook(plan.site.clusters, self._owning),
             registry=self._metrics.registry,
@@ -227,6 +235,8 @@ class Hub:
         self._server.listen(plan.listen[1], plan.listen[0])
         self._tasks.start(self._revocations.keep(), "revocations")
         self._tasks.start(self._owning.keep_house(), "passwords of people who left")
+        self._tasks.start(self._audit.keep(), "audit")
+        self._audit.note(DeedKind.HUB_STARTED, by="hub", words=f"{_holder(plan)}, version {__version__}")
         if self._lock is None:
             await self._leadership.alone()
         else:
@@ -293,6 +303,8 @@ class Hub:
                 removed = 1
                 while removed:
                     removed = await self.store.prune_ended(now - self._plan.keep_ended)
+                while self._plan.keep_audit and await self._deeds.prune(now - self._plan.keep_audit):
+                    pass
             except HubError as error:
                 log.warning("old sessions and servers could not be removed, this is tried again in an hour: %s", error)
             await asyncio.sleep(3600)
@@ -302,6 +314,7 @@ class Hub:
         if self._server is not None:
             self._server.stop()
             await self._server.close_all_connections()
+        await self._audit.close()
         await self._tasks.close()
         self.halt()
         await self.end()

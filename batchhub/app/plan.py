@@ -59,6 +59,8 @@ class HubPlan:
     hooks: SiteHooks = NO_HOOKS
     keep_ended: timedelta = timedelta(days=365)
     """How long runs that ended are remembered, with their words and log ends."""
+    keep_audit: timedelta = timedelta(days=365)
+    """How long the audit trail goes back; zero: without end."""
 
 
 def place_of(proxy: traits.Proxy, key: bytes, site: Site) -> Place:
@@ -140,6 +142,7 @@ def plan_hub(
         notices=Notices(timedelta(seconds=walltime.warn_before), timedelta(seconds=walltime.save_before)),
         retention=RetentionSettings(newest=whole.keep_directories, age=timedelta(days=whole.keep_directory_days)),
         keep_ended=timedelta(days=whole.keep_ended_days),
+        keep_audit=timedelta(days=whole.keep_audit_days),
         sessions=SessionSettings(idle=timedelta(hours=sessions.idle_hours), absolute=absolute),
         web=WebSettings(
             title=pages.title,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -54,25 +54,37 @@ def problems(authenticator: Authenticator) -> tuple[str, ...]:
     return tuple(found)
 
 
+Because = Callable[[str, str], None]
+"""Told why somebody was refused, and the hub's name for who it is if that is known."""
+
+
+def _unsaid(words: str, name: str) -> None:
+    del words, name
+
+
 async def sign_in(
-    authenticator: Authenticator, handler: Any, data: Mapping[str, Any] | None
+    authenticator: Authenticator, handler: Any, data: Mapping[str, Any] | None, because: Because = _unsaid
 ) -> Identity | Asked | None:
     """Run one sign-in through every rule: bounds, authenticate, normalise, map, validate, blocked, allowed.
 
-    ``None`` is "no"; the reason is in the log, not on the page. Raises what the authenticator raises.
+    ``None`` is "no"; the reason is in the log, not on the page, and ``because`` is told it. Raises what the authenticator raises.
     """
     data = {} if data is None else data
     if not _bounded(data):
         log.warning("sign-in refused: a field is too long or holds a control character")
+        because("a field is too long or holds a control character", "")
         return None
     answer = await authenticator.authenticate(handler, data)
-    if answer is None or isinstance(answer, Asked):
+    if answer is None:
+        because("not recognised", "")
+        return None
+    if isinstance(answer, Asked):
         return answer
     model: Mapping[str, Any] = {"name": answer} if isinstance(answer, str) else answer
     brought = _brought(authenticator, data, model)
     identity = None
     try:
-        identity = await judge(authenticator, handler, {**model, "brought": None})
+        identity = await judge(authenticator, handler, {**model, "brought": None}, because=because)
     finally:
         if identity is None and brought is not None and brought.held is not None:
             brought.held.close()
@@ -80,7 +92,12 @@ async def sign_in(
 
 
 async def judge(
-    authenticator: Authenticator, handler: Any, answer: Mapping[str, Any], known: UserName | None = None
+    authenticator: Authenticator,
+    handler: Any,
+    answer: Mapping[str, Any],
+    known: UserName | None = None,
+    *,
+    because: Because = _unsaid,
 ) -> Identity | None:
     """What becomes of an authenticator's answer, at a sign-in or a refresh: every rule, then the site's ``post_auth_hook``.
 
@@ -89,26 +106,32 @@ async def judge(
     name = known or known_name(authenticator, answer.get("name"))
     if name is None:
         log.warning("sign-in refused: %.100r is not an acceptable user name", answer.get("name"))
+        because(f"{str(answer.get('name'))[:100]!r} is not an acceptable user name", "")
         return None
     model = {**_NOTHING_SAID, **answer, "name": name}
-    if not await may_enter(authenticator, name, model):
+    if not await may_enter(authenticator, name, model, because):
         return None
     if authenticator.post_auth_hook is not None:
         model = await _settled(authenticator.post_auth_hook(authenticator, handler, model))
         if model is None or model.get("name") != name:
             log.warning("sign-in of %s refused by post_auth_hook%s", name, "" if model is None else ": another name")
+            because("refused by the site's post_auth_hook", name)
             return None
         model = {**_NOTHING_SAID, **model}
     return _identity(authenticator, name, model)
 
 
-async def may_enter(authenticator: Authenticator, name: UserName, model: Mapping[str, Any]) -> bool:
+async def may_enter(
+    authenticator: Authenticator, name: UserName, model: Mapping[str, Any], because: Because = _unsaid
+) -> bool:
     """Whether the lists let them in."""
     if not await _settled(authenticator.check_blocked_users(name, model)):
         log.warning("sign-in of %s refused: blocked", name)
+        because("blocked", name)
         return False
     if not await _settled(authenticator.check_allowed(name, model)):
         log.warning("sign-in of %s refused: not allowed", name)
+        because("not allowed", name)
         return False
     return True
 

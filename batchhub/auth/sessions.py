@@ -23,6 +23,8 @@ from batchhub.core.ports import Clock
 
 log = logging.getLogger(__name__)
 
+HANDLE = 16
+"""Characters of a session's id by which its owner and admins tell it from that person's others."""
 _COOKIE = re.compile(r"1\.([A-Za-z0-9_-]{43})\.([A-Za-z0-9_-]{43})")
 
 
@@ -126,6 +128,16 @@ class Session:
     address: str = ""
     agent: str = field(default="", repr=False)
 
+    @property
+    def handle(self) -> str:
+        """The beginning of the id, for pages and the API: the whole one is told to the proxy alone."""
+        return self.id[:HANDLE]
+
+    @property
+    def ends(self) -> datetime:
+        """When it ends if it is not used any more."""
+        return min(self.expires, self.absolute)
+
     def good(self, now: datetime) -> bool:
         """Neither idle nor old."""
         return now < self.expires and now < self.absolute
@@ -219,6 +231,13 @@ class Sessions:
         now = self._clock()
         found = (_session(row) for row in await self._store.sessions_of(user))
         return tuple(session for session in found if session.good(now))
+
+    async def end_of(self, user: str, handle: str) -> bool:
+        """End the good session of this user with this handle; false if there is none."""
+        ids = [session.id for session in await self.of(user) if session.handle == handle]
+        for session_id in ids:
+            await self.revoke(session_id)
+        return bool(ids)
 
     async def revoke(self, session_id: str) -> None:
         """End a session at once, here and at the proxy."""

@@ -57,6 +57,10 @@ class BatchHub(Configurable):
     keep_ended_days = Float(
         365.0, help="Days that ended runs, with their events, are kept in the database; then they are deleted for good."
     ).tag(config=True)
+    keep_audit_days = Float(
+        365.0,
+        help="Days that the audit trail (who signed in, was refused, ended whose session …) is kept in the database. 0: no limit.",
+    ).tag(config=True)
     keep_directories = Int(
         10,
         help="Directories of ended jobs (script, launcher, log) that are kept in a person's home on each cluster, the newest; older ones are "
@@ -75,6 +79,13 @@ class BatchHub(Configurable):
         False,
         help="With several ways to sign in: a name is the same person's in all of them. Otherwise each needs a username_prefix of its own.",
     ).tag(config=True)
+
+    @validate("keep_audit_days")
+    def _check_audit(self, proposal: dict[str, object]) -> object:
+        value = proposal["value"]
+        if not isinstance(value, int | float) or not 0 <= value <= 36_500:
+            raise TraitError(f"BatchHub.keep_audit_days: {value!r} is not from 0 (no limit) to 36500 days.")
+        return value
 
     @validate("keep_directories", "keep_directory_days")
     def _check_keep(self, proposal: dict[str, object]) -> object:

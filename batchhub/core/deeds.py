@@ -82,6 +82,24 @@ class Deed:
     words: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class DeedScope:
+    """Which deeds. ``user``: about or by them; ``before``: with smaller numbers, which is how one turns pages; ``None`` is no limit."""
+
+    user: str | None = None
+    kind: str | None = None
+    since: datetime | None = None
+    before: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeedLine:
+    """A deed with its number in the trail; newer ones have greater numbers, but for what two hubs write at once."""
+
+    number: int
+    deed: Deed
+
+
 def deed(
     at: datetime, kind: DeedKind, user: str = "", *, by: str | None = None, address: str = "", words: str = ""
 ) -> Deed:

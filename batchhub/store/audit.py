@@ -3,33 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from batchhub.core.deeds import Deed
+from batchhub.core.deeds import Deed, DeedLine, DeedScope
 from batchhub.store.models import AuditRow
 from batchhub.store.store import Store
-
-
-@dataclass(frozen=True, slots=True)
-class AuditScope:
-    """Which deeds. ``user``: about or by them; ``before``: with smaller numbers, which is how one turns pages; ``None`` is no limit."""
-
-    user: str | None = None
-    kind: str | None = None
-    since: datetime | None = None
-    before: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class AuditLine:
-    """A deed with its number in the table."""
-
-    number: int
-    deed: Deed
 
 
 class AuditStore:
@@ -42,7 +23,7 @@ class AuditStore:
         """All of them, or none."""
         await self._store.write(add, tuple(deeds))
 
-    async def find(self, scope: AuditScope, limit: int) -> tuple[AuditLine, ...]:
+    async def find(self, scope: DeedScope, limit: int) -> tuple[DeedLine, ...]:
         """The newest ``limit`` within the scope, newest first."""
         return await self._store.read(find, scope, limit)
 
@@ -59,7 +40,7 @@ def add(session: Session, deeds: Sequence[Deed]) -> None:
     )
 
 
-def find(session: Session, scope: AuditScope, limit: int) -> tuple[AuditLine, ...]:
+def find(session: Session, scope: DeedScope, limit: int) -> tuple[DeedLine, ...]:
     """The newest ``limit`` within the scope, newest first."""
     query = select(AuditRow)
     if scope.user is not None:
@@ -80,5 +61,5 @@ def prune(session: Session, before: datetime, limit: int) -> int:
     return len(found)
 
 
-def _line(row: AuditRow) -> AuditLine:
-    return AuditLine(row.id, Deed(row.at, row.kind, row.user_name, row.by, row.address, row.words))
+def _line(row: AuditRow) -> DeedLine:
+    return DeedLine(row.id, Deed(row.at, row.kind, row.user_name, row.by, row.address, row.words))

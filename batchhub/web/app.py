@@ -15,16 +15,20 @@ from batchhub.web.api.events import OwnServersApi, ProgressApi
 from batchhub.web.api.history import HistoryApi
 from batchhub.web.api.hub import ConnectionApi, HealthApi, MetricsApi, RootApi, UserApi, WhoApi
 from batchhub.web.api.servers import ExtendApi, ServerApi
+from batchhub.web.api.sessions import SessionApi, SessionsApi
 from batchhub.web.base import HEADERS, Page
 from batchhub.web.links import Links
 from batchhub.web.log import log_request
 from batchhub.web.pages.access import AccessPage, DefaultRoute, StoppedPage, UserRedirect
 from batchhub.web.pages.admin import AdminPage
+from batchhub.web.pages.audit import AuditPage
 from batchhub.web.pages.history import HistoryPage
 from batchhub.web.pages.home import ExtendPage, HomePage, HubRoot
 from batchhub.web.pages.keys import KeysPage
 from batchhub.web.pages.launch import Launch11Page, Launch13Page, Login13Page, Tool13Page, ToolKeysPage
 from batchhub.web.pages.pending import PendingPage, StopPage
+from batchhub.web.pages.people import PeoplePage, PersonPage
+from batchhub.web.pages.settings import SessionsPage, SettingsRoot
 from batchhub.web.pages.sign_in import AnswerPage, ComeBackPage, LeavePage, LoginPage, LogoutPage
 from batchhub.web.pages.spawn import SpawnHere, SpawnPage
 from batchhub.web.pages.token import TokenPage
@@ -123,7 +127,12 @@ def _routes(web: Web) -> list[Any]:
         (rf"{hub}user/([^/]+)(/.*)?", StoppedPage),
         (rf"{base}user/.*", DefaultRoute),
         (rf"{hub}admin/?", AdminPage),
+        (rf"{hub}admin/people/?", PeoplePage),
+        (rf"{hub}admin/people/([^/]+)", PersonPage),
+        (rf"{hub}admin/audit/?", AuditPage),
         (rf"{hub}token/?", TokenPage),
+        (rf"{hub}settings/?", SettingsRoot),
+        (rf"{hub}settings/sessions/?", SessionsPage),
         (rf"{hub}settings/keys/?", KeysPage),
         (rf"{hub}health", HealthApi),
         (rf"{hub}metrics", MetricsApi),
@@ -131,6 +140,8 @@ def _routes(web: Web) -> list[Any]:
         (rf"{api}/user", WhoApi),
         (rf"{api}/events", OwnServersApi),
         (rf"{api}/users/([^/]+)", UserApi),
+        (rf"{api}/users/([^/]+)/sessions", SessionsApi),
+        (rf"{api}/users/([^/]+)/sessions/([^/]+)", SessionApi),
         (rf"{one}/progress", ProgressApi),
         (rf"{one}/events", HistoryApi),
         (rf"{one}/extend", ExtendApi),

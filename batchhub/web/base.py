@@ -17,8 +17,10 @@ from tornado.web import HTTPError, RequestHandler
 
 from batchhub.auth.redirects import safe_next
 from batchhub.auth.xsrf import new_anonymous, read_anonymous
+from batchhub.core.deeds import DeedKind
 from batchhub.core.errors import BadInput, Denied, HubError, SignInAgain
 from batchhub.core.model import UserName, read_server_name
+from batchhub.core.tickets import COOKIE_NAME
 from batchhub.web.log import errors, incident, request_words
 from batchhub.web.ports import MAX_BODY, Visitor
 from batchhub.web.shared import Web
@@ -121,6 +123,10 @@ class Handler(RequestHandler):
             raise Denied("You are not signed in (any more).")
         return self.visitor
 
+    def note(self, kind: DeedKind, user: str, words: str = "") -> None:
+        """A line for the audit trail: whoever is signed in did this, to or about ``user``."""
+        self.web.services.audit.note(kind, user, by=self.me.name, address=self.request.remote_ip or "", words=words)
+
     @property
     def by_script(self) -> bool:
         """The browser says that a script asks (fetch, XHR, EventSource), not a person going somewhere."""
@@ -183,6 +189,13 @@ class Handler(RequestHandler):
     def _bound_name(self, name: str) -> str:
         """With this prefix browsers take a cookie from the host itself alone, over https, for all paths (RFC 6265bis section 4.1.3.2)."""
         return f"__Host-{name}" if self.web.settings.origin is not None and self.secure else name
+
+    def leave(self) -> None:
+        """To the sign-in page, without the cookies of a session that has ended."""
+        if self.visitor:
+            self.drop_cookie(COOKIE_NAME, self.web.links.user(self.visitor.name))
+        self.drop_cookie(SESSION_COOKIE, self.web.links.hub)
+        self.see_other(self.web.links.login, out="1")
 
     def see_other(self, address: str, **query: str) -> None:
         """After a POST: look there."""

@@ -78,9 +78,33 @@ class Links:
         return f"{self.hub}token"
 
     @property
+    def settings(self) -> str:
+        """What one sets and sees about oneself; it leads to the first of its pages."""
+        return f"{self.hub}settings"
+
+    @property
+    def sessions(self) -> str:
+        """One's sessions."""
+        return f"{self.settings}/sessions"
+
+    @property
     def admin(self) -> str:
         """Everybody's servers."""
         return f"{self.hub}admin"
+
+    @property
+    def people(self) -> str:
+        """Everybody the hub knows, for admins."""
+        return f"{self.admin}/people"
+
+    def person(self, user: str) -> str:
+        """One of them."""
+        return f"{self.people}/{segment(user)}"
+
+    @property
+    def audit(self) -> str:
+        """Who did what, for admins."""
+        return f"{self.admin}/audit"
 
     @property
     def api(self) -> str:

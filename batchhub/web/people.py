@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from tornado.web import RequestHandler
 
-from batchhub.auth.base import Asked, Authenticator, Brought, LoginKind
+from batchhub.auth.base import Asked, Authenticator, Brought, Identity, LoginKind
 from batchhub.auth.departures import Departures, Journey
+from batchhub.auth.endings import Endings
 from batchhub.auth.refresh import Refresher
 from batchhub.auth.rules import sign_in
 from batchhub.auth.sessions import Session, Sessions
@@ -19,10 +22,12 @@ from batchhub.auth.states import AuthStates
 from batchhub.auth.throttle import Throttle
 from batchhub.auth.tokens import StoredToken, Tokens
 from batchhub.auth.xsrf import Xsrf
-from batchhub.core.errors import Denied, NotFound, SignInAgain, TooMany
+from batchhub.core.deeds import DeedKind
+from batchhub.core.errors import BadInput, Denied, NotFound, SignInAgain, TooMany
 from batchhub.core.model import UserName
 from batchhub.core.ports import Clock
-from batchhub.web.ports import Asking, Entry, Leaving, TokenView, Visitor, Way
+from batchhub.web.agents import agent_words
+from batchhub.web.ports import Asking, Audit, Entry, Leaving, PersonView, SessionView, TokenView, Visitor, Way
 
 LOST = "This sign-in was not begun in this browser, or it took too long. Please begin again."
 _NO_LAUNCH = "Your learning platform has not said who you are, or not in time, or this hub does not let you in. Please open it from your course again."
@@ -63,11 +68,34 @@ class KnownUser(Protocol):
         """When."""
 
 
+class ListedUser(KnownUser, Protocol):
+    """The same with what lists show."""
+
+    @property
+    def created(self) -> datetime:
+        """When they were first heard of."""
+
+    @property
+    def last_login(self) -> datetime | None:
+        """When they signed in last."""
+
+    @property
+    def groups(self) -> Sequence[str]:
+        """As their last sign-in said."""
+
+    @property
+    def way(self) -> str:
+        """How they signed in last."""
+
+
 class Users(Protocol):
     """What the pages need of the store. Every method raises StoreUnavailable when it cannot be asked."""
 
-    def user(self, name: str) -> Awaitable[KnownUser | None]:
+    def user(self, name: str) -> Awaitable[ListedUser | None]:
         """The user of this name."""
+
+    def users(self, *, limit: int, offset: int, part: str) -> Awaitable[Sequence[ListedUser]]:
+        """Users by name, those whose name has this part."""
 
 
 class Persons(Protocol):
@@ -106,6 +134,8 @@ class AuthPeople:
     throttle: Throttle
     guard: Xsrf = field(repr=False)
     clock: Clock
+    endings: Endings
+    audit: Audit
     keep: Callable[[UserName, str, Brought], None] | None = None
     """Told what somebody signed in with, and the id of the session that it opened, where clusters are reached by that."""
 
@@ -154,7 +184,7 @@ class AuthPeople:
         """What the page asked for after the first form. Each answer is an attempt at the account, as a password is."""
         journey = self.asked.open(sealed, state)
         if journey is None:
-            raise Denied(LOST)
+            self._lost(handler)
         kept = journey.keep
         step = _Step(journey.way, kept["username"], kept["account"], int(kept["steps"]) + 1)
         data = {"username": step.username, "ticket": kept["ticket"], "answers": tuple(answers)}
@@ -179,7 +209,7 @@ class AuthPeople:
         """From there."""
         journey = self.departures.open(sealed, data.get("state", ""))
         if journey is None:
-            raise Denied(LOST)
+            self._lost(handler)
         if self._way(journey.way).kind != kind:
             raise Denied("One does not sign in this way here.")
         title = next(way.title for way in self.ways if way.name == journey.way)
@@ -198,6 +228,11 @@ class AuthPeople:
             )
         return entry
 
+    def _lost(self, handler: RequestHandler) -> NoReturn:
+        words = "an answer that this browser did not ask for, or too late"
+        self.audit.note(DeedKind.REFUSED, by="", address=_address(handler), words=words)
+        raise Denied(LOST)
+
     def _way(self, name: str) -> Authenticator:
         authenticator = self.authenticators.get(name)
         if authenticator is None:
@@ -215,27 +250,50 @@ class AuthPeople:
     ) -> Entry | Asking:
         """Throttle, ask the authenticator, open a session in place of the one the browser came with."""
         authenticator = self._way(step.way)
-        address = handler.request.remote_ip or ""
+        address = _address(handler)
+
+        def refused(words: str, name: str) -> None:
+            typed = name or step.username
+            self.audit.note(DeedKind.REFUSED, typed, by="", address=address, words=f"{step.way}: {words}")
+
         wait = self.throttle.attempt(step.account, address, self.clock())
         if wait:
+            refused(f"too many attempts; the next is heard in {wait} s", "")
             raise TooOften(wait)
-        identity = await sign_in(authenticator, handler, data)
+        try:
+            identity = await sign_in(authenticator, handler, data, refused)
+        except (BadInput, Denied) as error:
+            refused(str(error), "")
+            raise
         if identity is None:
             raise Denied(refusal)
         if isinstance(identity, Asked):
             return self._ask(step, identity)
         self.throttle.succeeded(step.account, address, self.clock(), step.number)
+        sealed = self.states.seal(identity.name, identity.auth_state) if authenticator.enable_auth_state else None
+        return await self._open(handler, step.way, identity, sealed, cookie)
+
+    async def _open(
+        self, handler: RequestHandler, way: str, identity: Identity, sealed: str | None, cookie: str
+    ) -> Entry:
+        known = await self.users.user(identity.name)
+        was_admin = known is not None and known.admin
         user = await self.persons.signed_in(
             identity.name,
-            way=step.way,
+            way=way,
             admin=identity.admin,
             groups=identity.groups,
-            sealed=self.states.seal(identity.name, identity.auth_state) if authenticator.enable_auth_state else None,
+            sealed=sealed,
         )
         agent = handler.request.headers.get("User-Agent", "")
-        fresh, session = await self.sessions.create(user.name, address, agent, old=cookie)
+        fresh, session = await self.sessions.create(user.name, _address(handler), agent, old=cookie)
         if identity.brought is not None and self.keep is not None:
             self.keep(user.name, session.id, identity.brought)
+        words = f"{way}; {agent_words(session.agent)}; session {session.handle}"
+        self.audit.note(DeedKind.SIGN_IN, user.name, address=session.address, words=words)
+        if user.admin != was_admin:
+            kind = DeedKind.ADMIN_GIVEN if user.admin else DeedKind.ADMIN_TAKEN
+            self.audit.note(kind, user.name, by="hub", words=f"as {way} said at the sign-in")
         return Entry(_of_session(session, user), fresh, identity.after)
 
     def _ask(self, step: _Step, asked: Asked) -> Asking:
@@ -270,7 +328,7 @@ class AuthPeople:
             return None
         if handler is not None:
             user = await self.refresher.check(user, handler)
-        return Visitor(user.name, user.admin, token_id=str(row.id), until=row.expires)
+        return Visitor(user.name, user.admin, token_id=str(row.id), until=row.expires, right=row.hash)
 
     async def before_start(self, name: UserName) -> None:
         """Whether a server may be started for somebody, whoever asked for it and how. Raises SignInAgain, Unreachable."""
@@ -282,9 +340,11 @@ class AuthPeople:
         """Whether the session or token is still good; not a use of it."""
         if visitor.session:
             return await self.sessions.alive(visitor.session)
-        now = self.clock()
-        rows = await self.access_tokens.of(visitor.name)
-        return any(str(row.id) == visitor.token_id and (row.expires is None or now < row.expires) for row in rows)
+        return any(str(row.id) == visitor.token_id for row in await self._good_tokens(visitor.name))
+
+    def ending(self, visitor: Visitor) -> AbstractContextManager[asyncio.Event]:
+        """For what stays open."""
+        return self.endings.watch(visitor.right)
 
     async def sign_out(self, cookie: str) -> bool:
         """End the session; the proxy is told by the sessions themselves."""
@@ -300,15 +360,22 @@ class AuthPeople:
 
     async def tokens(self, user: UserName) -> Sequence[TokenView]:
         """Those that are good, newest first."""
-        now = self.clock()
-        rows = [row for row in await self.access_tokens.of(user) if row.expires is None or now < row.expires]
+        rows = await self._good_tokens(user)
         return [_of_token(row) for row in sorted(rows, key=lambda row: row.created, reverse=True)]
 
-    async def make_token(self, user: UserName, note: str, life: timedelta) -> str:
+    async def _good_tokens(self, user: UserName) -> Sequence[StoredToken]:
+        now = self.clock()
+        rows = [row for row in await self.access_tokens.of(user) if row.expires is None or now < row.expires]
+        if all(row.session is None for row in rows):
+            return rows
+        good = {None, *(session.id for session in await self.sessions.of(user))}
+        return [row for row in rows if row.session in good]
+
+    async def make_token(self, user: UserName, note: str, life: timedelta, session: str = "") -> str:
         """A new one."""
         if len(await self.tokens(user)) >= MOST_TOKENS:
             raise TooMany(f"You have {MOST_TOKENS} tokens, which is the limit; revoke some.")
-        secret, _ = await self.access_tokens.issue(user, note, life)
+        secret, _ = await self.access_tokens.issue(user, note, life, session or None)
         return secret
 
     async def revoke_token(self, user: UserName, token_id: str) -> None:
@@ -317,10 +384,61 @@ class AuthPeople:
         if not await self.access_tokens.revoke(number, user):
             raise NotFound("You have no such token (any more).")
 
+    async def revoke_tokens(self, user: UserName) -> int:
+        """All of them."""
+        return await self.access_tokens.revoke_all_of(user)
+
+    async def sessions_of(self, user: UserName, current: str = "") -> Sequence[SessionView]:
+        """Last used first."""
+        found = await self.sessions.of(user)
+        return [_seen(one, current) for one in sorted(found, key=lambda one: one.last_seen, reverse=True)]
+
+    async def end_session(self, user: UserName, handle: str) -> None:
+        """Tickets, connections, streams and bound tokens end with it: the sessions themselves tell."""
+        if not await self.sessions.end_of(user, handle):
+            raise NotFound("There is no such session (any more).")
+
+    async def end_sessions(self, user: UserName, keep: str = "") -> int:
+        """The same for all."""
+        return await self.sessions.revoke_all_of(user, keep=keep or None)
+
+    async def person(self, name: str) -> PersonView:
+        """Who is known by this name."""
+        user = await self.users.user(name)
+        if user is None:
+            raise NotFound(f"This hub knows nobody called {name[:40]!r}.")
+        return _listed(user)
+
+    async def everybody(self, part: str, offset: int, limit: int) -> Sequence[PersonView]:
+        """By name."""
+        return [_listed(user) for user in await self.users.users(limit=limit, offset=offset, part=part)]
+
+
+def _address(handler: RequestHandler) -> str:
+    return handler.request.remote_ip or ""
+
 
 def _of_session(session: Session, user: KnownUser) -> Visitor:
-    return Visitor(user.name, user.admin, session=session.id, until=session.absolute)
+    return Visitor(user.name, user.admin, session=session.id, until=session.absolute, right=session.id)
+
+
+def _seen(session: Session, current: str) -> SessionView:
+    return SessionView(
+        id=session.handle,
+        created=session.created,
+        last_used=session.last_seen,
+        ends=session.ends,
+        absolute=session.absolute,
+        address=session.address,
+        agent=agent_words(session.agent),
+        said=session.agent,
+        current=session.id == current,
+    )
+
+
+def _listed(user: ListedUser) -> PersonView:
+    return PersonView(user.name, user.admin, user.created, user.last_login, tuple(user.groups), user.way)
 
 
 def _of_token(row: StoredToken) -> TokenView:
-    return TokenView(str(row.id), row.note, row.created, row.last_used, row.expires)
+    return TokenView(str(row.id), row.note, row.created, row.last_used, row.expires, row.session is not None)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal, Protocol
@@ -13,6 +15,7 @@ from tornado.web import RequestHandler
 from batchhub.control.orphans import Orphan
 from batchhub.control.service import HubService
 from batchhub.core.asking import Question
+from batchhub.core.deeds import DeedKind, DeedLine, DeedScope
 from batchhub.core.hosts import Origin
 from batchhub.core.model import UserName
 from batchhub.core.ports import Clock
@@ -30,6 +33,8 @@ class Visitor:
     session: str = ""
     token_id: str = ""
     until: datetime | None = None
+    right: str = field(default="", repr=False)
+    """By what :meth:`People.ending` knows it: the session's id or the token's hash."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +85,54 @@ class TokenView:
     created: datetime
     last_used: datetime | None = None
     expires: datetime | None = None
+    bound: bool = False
+    """It ends with the session it was made in."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionView:
+    """A session as its owner and admins see it. ``id`` is a handle that opens nothing; ``current``: it is the one that asks.
+
+    ``agent`` is the browser in words, ``said`` what it said of itself; ``ends`` is when it ends unless it is used.
+    """
+
+    id: str
+    created: datetime
+    last_used: datetime
+    ends: datetime
+    absolute: datetime
+    address: str
+    agent: str
+    said: str
+    current: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PersonView:
+    """Somebody the hub knows, as admins see them."""
+
+    name: UserName
+    admin: bool
+    created: datetime
+    last_login: datetime | None = None
+    groups: Sequence[str] = ()
+    way: str = ""
+
+
+class Audit(Protocol):
+    """Where deeds are noted: :class:`batchhub.auth.audit.AuditTrail`."""
+
+    def note(
+        self, kind: DeedKind, user: str = "", *, by: str | None = None, address: str = "", words: str = ""
+    ) -> None:
+        """It was done: ``by`` whom (``None``: by ``user``), to ``user``. Never waits, never fails."""
+
+
+class Deeds(Protocol):
+    """Where deeds are read: :class:`batchhub.store.audit.AuditStore`."""
+
+    def find(self, scope: DeedScope, limit: int) -> Awaitable[Sequence[DeedLine]]:
+        """The newest ``limit`` within the scope, newest first. Raises StoreUnavailable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +223,9 @@ class People(Protocol):
     def good(self, visitor: Visitor) -> Awaitable[bool]:
         """Whether the session or token is still good; not a use of it."""
 
+    def ending(self, visitor: Visitor) -> AbstractContextManager[asyncio.Event]:
+        """An event that is set when this hub ends the visitor's session or token. Ask :meth:`good` after it was entered."""
+
     def sign_out(self, cookie: str) -> Awaitable[bool]:
         """End the session, here and in the proxy, also one that is good no more; false if the cookie was never one of ours."""
 
@@ -182,11 +238,29 @@ class People(Protocol):
     def tokens(self, user: UserName) -> Awaitable[Sequence[TokenView]]:
         """A person's tokens, newest first."""
 
-    def make_token(self, user: UserName, note: str, life: timedelta) -> Awaitable[str]:
-        """A new token's secret, told once. Raises BadInput, TooMany."""
+    def make_token(self, user: UserName, note: str, life: timedelta, session: str = "") -> Awaitable[str]:
+        """A new token's secret, told once; it ends with the session, if one is named. Raises BadInput, TooMany."""
 
     def revoke_token(self, user: UserName, token_id: str) -> Awaitable[None]:
         """End it. Raises NotFound."""
+
+    def revoke_tokens(self, user: UserName) -> Awaitable[int]:
+        """End all of a person's; how many."""
+
+    def sessions_of(self, user: UserName, current: str = "") -> Awaitable[Sequence[SessionView]]:
+        """A person's sessions that are good, last used first; ``current`` is the whole id of the one that asks."""
+
+    def end_session(self, user: UserName, handle: str) -> Awaitable[None]:
+        """End one of a person's with all that was opened by it. Raises NotFound."""
+
+    def end_sessions(self, user: UserName, keep: str = "") -> Awaitable[int]:
+        """End all of a person's, but the one whose whole id is ``keep``; how many."""
+
+    def person(self, name: str) -> Awaitable[PersonView]:
+        """Somebody the hub knows. Raises NotFound."""
+
+    def everybody(self, part: str, offset: int, limit: int) -> Awaitable[Sequence[PersonView]]:
+        """People by name, those whose name has this part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +271,8 @@ class WebServices:
     people: People
     clock: Clock
     ticket_key: bytes = field(repr=False)
+    audit: Audit
+    deeds: Deeds
     registry: CollectorRegistry = REGISTRY
     orphans: Callable[[], Sequence[Orphan]] = tuple
     """Jobs that no row knows, as they were found last."""

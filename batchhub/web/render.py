@@ -29,6 +29,11 @@ def utc_exactly(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
+def capitalized(text: str) -> str:
+    """The first letter large, the others as they are."""
+    return text[:1].upper() + text[1:]
+
+
 def tone(view: ServerView) -> str:
     """The colour of a server's state: its phase, ``failed`` for an end nobody wished, ``ended`` for a calm one."""
     if view.server.phase is Phase.ENDED:
@@ -53,6 +58,7 @@ class Renderer:
             "utc": utc,
             "utc_exactly": utc_exactly,
             "tone": tone,
+            "capitalized": capitalized,
             "walltime": format_walltime,
             "profile_title": self._profile_title,
         }

@@ -40,7 +40,14 @@ async def test_keeping_house_outlives_the_databases_pauses(
         async def prune_ended(self, _before: object) -> int:
             return self.pruned.pop(0)
 
-    store, done = Store(), asyncio.Event()
+    class Deeds:
+        def __init__(self) -> None:
+            self.pruned = [1000, 3, 0]
+
+        async def prune(self, _before: object) -> int:
+            return self.pruned.pop(0)
+
+    store, deeds, done = Store(), Deeds(), asyncio.Event()
 
     async def sleep(_seconds: float) -> None:
         if store.asked == 2:
@@ -48,9 +55,11 @@ async def test_keeping_house_outlives_the_databases_pauses(
             await asyncio.Event().wait()
 
     monkeypatch.setattr(module, "asyncio", SimpleNamespace(sleep=sleep))
-    hub = a_hub(store=store, _plan=SimpleNamespace(keep_ended=timedelta(days=1)))
+    plan = SimpleNamespace(keep_ended=timedelta(days=1), keep_audit=timedelta(days=1))
+    hub = a_hub(store=store, _deeds=deeds, _plan=plan)
     hub._tasks.start(hub._keep_house(), "house")
     await asyncio.wait_for(done.wait(), 60)
     assert store.pruned == []
+    assert deeds.pruned == []
     assert "tried again in an hour" in caplog.text
     await hub._tasks.close()

@@ -15,6 +15,7 @@ BatchHub.authenticator_class = 'pam'
 BatchHub.clusters = {}
 BatchHub.db_url = ''
 BatchHub.hook_timeout = 30.0
+BatchHub.keep_audit_days = 365.0
 BatchHub.keep_directories = 10
 BatchHub.keep_directory_days = 30.0
 BatchHub.keep_ended_days = 365.0

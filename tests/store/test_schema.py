@@ -242,9 +242,7 @@ async def test_a_token_that_ends_with_a_session_does_not_outlive_it_by_a_downgra
     times = {"created": NOW, "expires": NOW, "absolute": NOW}
     await store.add_session(id="a" * 64, user="ann", address="", agent="", **times)
     for digest, session in (("b" * 64, "a" * 64), ("c" * 64, None)):
-        await store.add_token(
-            hash=digest, first="bh_", user="ann", note="", created=NOW, expires=None, session=session
-        )
+        await store.add_token(hash=digest, first="bh_", user="ann", note="", created=NOW, expires=None, session=session)
     await store.close()
     downgrade(url, "0004")
     assert [row["hash"] for row in contents(url)["tokens"]] == ["c" * 64]

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from http.cookies import SimpleCookie
+from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from cryptography.fernet import Fernet
@@ -18,6 +19,7 @@ from tornado.testing import bind_unused_port
 
 from batchhub.auth.base import Authenticator, Brought
 from batchhub.auth.departures import ASKED, Departures
+from batchhub.auth.endings import Endings, all_of_a_session, all_of_a_token
 from batchhub.auth.link import LinkAuthenticator
 from batchhub.auth.refresh import Refresher
 from batchhub.auth.sessions import Sessions
@@ -29,6 +31,7 @@ from batchhub.auth.xsrf import Xsrf
 from batchhub.control.evidence import Evidence
 from batchhub.control.orphans import Orphan
 from batchhub.control.service import FormView, History, HubService, ServerView
+from batchhub.core.deeds import Deed, DeedLine, deed
 from batchhub.core.errors import Conflict, Denied, HubError, NotFound
 from batchhub.core.forms import Choice, Field, FieldKind, Profile, check
 from batchhub.core.idleness import limits_of
@@ -250,6 +253,7 @@ class Row:
     note: str = ""
     first: str = ""
     hash: str = ""
+    session: str | None = None
 
 
 @dataclass
@@ -259,6 +263,7 @@ class Known:
     groups: tuple[str, ...] = ()
     way: str = ""
     sealed: str | None = None
+    created: datetime = START
     last_login: datetime | None = None
 
 
@@ -289,11 +294,13 @@ class FakeStore:
         return self.sessions.pop(id, None) is not None
 
     async def revoke_sessions_of(self, user, now, *, keep=None):
-        ended = [row.id for row in self.sessions.values() if row.user == user and row.id != keep]
-        return [id for id in ended if self.sessions.pop(id)]  # noqa: A001
+        ids = tuple(row.id for row in await self.sessions_of(user) if row.id != keep)
+        for id in ids:  # noqa: A001
+            del self.sessions[id]
+        return ids
 
-    async def add_token(self, *, hash, first, user, note, created, expires):  # noqa: A002
-        row = Row(len(self.access) + 1, user, created, expires, note=note, first=first, hash=hash)
+    async def add_token(self, *, hash, first, user, note, created, expires, session=None):  # noqa: A002
+        row = Row(len(self.access) + 1, user, created, expires, note=note, first=first, hash=hash, session=session)
         self.access.append(row)
         return row
 
@@ -313,6 +320,11 @@ class FakeStore:
 
     async def revoke_tokens_of(self, user):
         return tuple(row.hash for row in await self.tokens_of(user))
+
+    async def revoke_tokens_with(self, sessions):
+        gone = [row for row in self.access if row.session in sessions]
+        self.access = [row for row in self.access if row not in gone]
+        return tuple(row.hash for row in gone)
 
     async def get_or_create_user(self, name, admin=None, *, login=False):
         known = self.people.setdefault(name, Known(name, bool(admin)))
@@ -337,6 +349,36 @@ class FakeStore:
     async def user(self, name):
         return replace(self.people[name]) if name in self.people else None
 
+    async def users(self, *, limit, offset, part=""):
+        found = sorted(name for name in self.people if part in name)
+        return [self.people[name] for name in found[offset : offset + limit]]
+
+
+class Kept:
+    """Deeds in memory, where they are noted and read."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.deeds: list[Deed] = []
+
+    def note(self, kind, user="", *, by=None, address="", words=""):
+        self.deeds.append(deed(self.clock(), kind, user, by=by, address=address, words=words))
+
+    async def find(self, scope, limit):
+        lines = [DeedLine(number, done) for number, done in enumerate(self.deeds, 1)]
+        return lines[::-1][:limit]
+
+
+@dataclass
+class Database:
+    """A real one, and what is read and written of it."""
+
+    store: Any
+    persons: Any
+    audit: Any
+    deeds: Any
+    clock: Clock
+
 
 class Plain(Authenticator):
     """The password is the name backwards."""
@@ -354,6 +396,7 @@ class Site:
     links: LinkAuthenticator
     clock: Clock
     revoked: list[str]
+    audit: Any
     port: int
     server: HTTPServer
     base: str = "/"
@@ -379,43 +422,54 @@ def open_site(
     without: Sequence[str] = (),
     keys: KeyBook | None = None,
     keep: Callable[[UserName, str, Brought], None] | None = None,
+    database: "Database | None" = None,
 ) -> Site:
+    """``database`` stands in for the store, its persons and its trail, together with its clock."""
     settings = settings or WebSettings(poll=0.01, keep_alive=0.05)
-    clock = Clock()
-    hub, store, revoked = FakeHub(clock), FakeStore(clock), []
+    clock = database.clock if database else Clock()
+    hub, revoked = FakeHub(clock), []
+    store = database.store if database else FakeStore(clock)
+    persons = database.persons if database else store
+    audit = database.audit if database else Kept(clock)
+    endings = Endings()
 
     async def forget(ids):
         revoked.extend(ids)
 
     links = LinkAuthenticator(clock=clock)
-    ways = {"plain": Plain(allow_all=True, admin_users={"root"}), "link": links, **(more or {})}
+    ways = {"plain": Plain(allow_all=True, admin_users={"root"}, blocked_users={"gast"}), "link": links, **(more or {})}
     ways = {name: way for name, way in ways.items() if name not in without}
-    states = AuthStates(store, lambda: VAULT)
-    sessions = Sessions(store, KEY, clock, revoked=forget)
+    states = AuthStates(persons, lambda: VAULT)
+    sessions = Sessions(store, KEY, clock, revoked=all_of_a_session(endings, lambda: tokens, forget))
+    tokens = Tokens(store, clock, revoked=all_of_a_token(endings, forget), alive=sessions.alive)
     people = AuthPeople(
         authenticators=ways,
         departures=Departures(KEY, clock),
         asked=Departures(KEY, clock, ASKED),
         sessions=sessions,
-        access_tokens=Tokens(store, clock, revoked=forget),
+        access_tokens=tokens,
         users=store,
-        persons=store,
+        persons=persons,
         states=states,
-        refresher=Refresher(ways, store, states, clock, sessions.revoke_all_of),
+        refresher=Refresher(ways, persons, states, clock, sessions.revoke_all_of),
         throttle=Throttle(),
         guard=Xsrf(KEY),
         clock=clock,
+        endings=endings,
+        audit=audit,
         keep=keep,
     )
     hub.before_start = people.before_start
     registry = CollectorRegistry()
     Counter("batchhub_things", "Things.", registry=registry)
-    services = WebServices(hub, people, clock, KEY, registry, orphans=lambda: tuple(hub.orphans), keys=keys)
+    deeds = database.deeds if database else audit
+    orphans = lambda: tuple(hub.orphans)  # noqa: E731
+    services = WebServices(hub, people, clock, KEY, audit, deeds, registry, orphans=orphans, keys=keys)
     app = make_app(services, settings)
     server = HTTPServer(app, max_body_size=4 * MAX_BODY)
     socket, port = bind_unused_port(address="127.0.0.1")
     server.add_socket(socket)
-    return Site(hub, store, links, clock, revoked, port, server, settings.base_url)
+    return Site(hub, store, links, clock, revoked, audit, port, server, settings.base_url)
 
 
 class Browser:

@@ -11,7 +11,7 @@ from typing import Any, cast
 from tornado.iostream import StreamClosedError
 
 from batchhub.control.service import ServerView
-from batchhub.core.errors import BadInput, HubError
+from batchhub.core.errors import BadInput, Denied, HubError
 from batchhub.core.model import Phase, UserName, read_server_name
 from batchhub.web.api.base import ApiHandler
 from batchhub.web.models import brief, fingerprint, progress_event
@@ -34,11 +34,14 @@ class Stream(ApiHandler):
 
     async def stream(self, events: AsyncGenerator[Event, None]) -> None:
         """Send each event as one ``data:`` line, and a comment when it is quiet for long, so that nothing on the way hangs up."""
-        self._over = over = asyncio.Event()
-        self.set_header("Content-Type", "text/event-stream")
-        self.set_header("Cache-Control", "no-cache, no-store")
-        self.set_header("X-Accel-Buffering", "no")
-        with self.web.streams.one(self.me.name):
+        people, me = self.web.services.people, self.me
+        with self.web.streams.one(me.name), people.ending(me) as over:
+            self._over = over
+            if not await people.good(me):  # it ended just before somebody could tell us
+                raise Denied("You are not signed in (any more).")
+            self.set_header("Content-Type", "text/event-stream")
+            self.set_header("Cache-Control", "no-cache, no-store")
+            self.set_header("X-Accel-Buffering", "no")
             async with asyncio.TaskGroup() as group:
                 tasks = [
                     group.create_task(self._send(events, over), name="events"),
@@ -62,7 +65,7 @@ class Stream(ApiHandler):
             over.set()
 
     async def _keep_alive(self, over: asyncio.Event) -> None:
-        """Also looks whether the session still is one: after signing out no page goes on showing anything."""
+        """Also looks whether the session still is one: it may have been ended by another hub, or by its age."""
         try:
             while True:
                 await asyncio.sleep(self.web.settings.keep_alive)

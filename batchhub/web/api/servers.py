@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from batchhub.control.service import ServerView
+from batchhub.core.deeds import DeedKind
 from batchhub.core.errors import BadInput, Denied, NotFound
 from batchhub.core.forms import Field
 from batchhub.core.limits import parse_walltime
@@ -56,6 +57,8 @@ class ServerApi(ApiHandler):
                 raise
             self.empty(204)  # a default server that never was is down, as in JupyterHub
             return
+        if owner != self.me.name:
+            self.note(DeedKind.STOPPED_FOR, owner, f"server {server or '(default)'}")
         self.empty(202 if view.server.alive else 204)
 
     def _name(self, name: str | None) -> str:
@@ -92,9 +95,10 @@ class ExtendApi(ApiHandler):
     async def post(self, user: str, name: str | None = None) -> None:
         """``{"walltime": …}`` is the whole time, in seconds or as in a form (``8h``). The server's model, or why not."""
         owner, server = self.subject(user), read_server_name(name or "")
-        view = await self.web.services.hub.extend(
-            owner, server, read_time(self.json_body().get("walltime")), self.me.name
-        )
+        walltime = read_time(self.json_body().get("walltime"))
+        view = await self.web.services.hub.extend(owner, server, walltime, self.me.name)
+        if owner != self.me.name:
+            self.note(DeedKind.EXTENDED_FOR, owner, f"server {server or '(default)'}: {walltime} in all")
         self.answer(server_model(view, self.web.links))
 
 

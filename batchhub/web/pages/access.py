@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from typing import NoReturn
 from urllib.parse import unquote
 
 from batchhub.control.service import ServerView
+from batchhub.core.deeds import DeedKind
 from batchhub.core.errors import BadInput, Denied, HubError, NotFound
 from batchhub.core.hosts import ENTER, Origin
 from batchhub.core.model import read_server_name
@@ -34,7 +36,7 @@ class AccessPage(Page):
         if not after.startswith(f"{links.base}user/"):
             raise BadInput("This address leads to no server.")
         if not _below(path, mine):
-            raise Denied("This server belongs to somebody else.")
+            self._keep_out(path)
         if links.origin is not None:
             self._lead_in(links.origin, after, path)
             return
@@ -67,11 +69,15 @@ class AccessPage(Page):
         if not at:
             return ""
         if not at.startswith(mine):
-            raise Denied("This server belongs to somebody else.")
+            self._keep_out(at)
         name = read_server_name(at.removeprefix(mine).removesuffix("/"))
         if not _below(path, self.web.links.server(self.me.name, name)):
             raise BadInput("This address does not lead into the server that was opened.")
         return name
+
+    def _keep_out(self, path: str) -> NoReturn:
+        self.note(DeedKind.ENTRY_REFUSED, self.me.name, path)
+        raise Denied("This server belongs to somebody else.")
 
     def _ticket(self, path: str, host: str = "") -> Ticket:
         me, now = self.me, self.web.services.clock()

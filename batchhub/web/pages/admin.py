@@ -7,29 +7,26 @@ from collections.abc import Sequence
 from tornado.httputil import url_concat
 
 from batchhub.control.service import ServerView
-from batchhub.core.errors import Denied
-from batchhub.web.base import Page
+from batchhub.web.tabs import AdminTab
 
 PAGE = 50
 SEARCHED = 5000
 """With a filter, this many servers are looked through: it is applied here, the database knows pages only."""
 
 
-class AdminPage(Page):
+class AdminPage(AdminTab):
     """``/hub/admin``."""
 
-    here = "admin"
+    tab = "servers"
 
     async def get(self) -> None:
         """A page of the list, live ones unless asked otherwise."""
-        if not self.me.admin:
-            raise Denied("This page is for the administrators of this hub.")
         query = self.get_query_argument("q", "")[:100].strip()
         live_only = not self.get_query_argument("all", "")
         offset = self._offset()
         views, total = await self._page(query.lower(), live_only=live_only, offset=offset)
         last = offset + len(views)
-        self.page(
+        self.tab_page(
             "admin.html",
             views=views,
             orphans=self.web.services.orphans(),

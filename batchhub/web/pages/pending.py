@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from batchhub.control.service import ServerView
+from batchhub.core.deeds import DeedKind
 from batchhub.core.errors import Denied, NotFound
 from batchhub.core.model import Phase, UserName, Want
 from batchhub.web.base import Page
@@ -69,4 +70,6 @@ class StopPage(Page):
         if user != me.name and not me.admin:
             raise Denied("This address belongs to somebody else.")
         await self.web.services.hub.stop(UserName(user), self.server_name(name), by=me.name)
+        if user != me.name:
+            self.note(DeedKind.STOPPED_FOR, user, f"server {name or '(default)'}")
         self.see_other(self.own_path(self.get_body_argument("next", ""), self.web.links.home))

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from tornado.httputil import url_concat
 
 from batchhub.auth.departures import LIFE
+from batchhub.auth.sessions import HANDLE
 from batchhub.core.asking import ANSWER_LIMIT, MOST_PROMPTS
+from batchhub.core.deeds import DeedKind
 from batchhub.core.errors import BadInput, Denied, HubError, TooMany
-from batchhub.core.tickets import COOKIE_NAME
 from batchhub.web.base import MAX_NAME, SESSION_COOKIE, XSRF_COOKIE, Page, retry_after
 from batchhub.web.ports import Asking, Entry
 
@@ -246,6 +247,5 @@ class LogoutPage(Page):
         """End the session: its cookies stop to work in the hub and in the proxy."""
         await self.web.services.people.sign_out(self.cookie(SESSION_COOKIE))
         if self.visitor:
-            self.drop_cookie(COOKIE_NAME, self.web.links.user(self.visitor.name))
-        self.drop_cookie(SESSION_COOKIE, self.web.links.hub)
-        self.see_other(self.web.links.login, out="1")
+            self.note(DeedKind.SIGN_OUT, self.visitor.name, f"session {self.visitor.session[:HANDLE]}")
+        self.leave()
