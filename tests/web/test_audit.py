@@ -48,7 +48,7 @@ async def try_to(site: Site, name: str, password: str, code: int = 403) -> Brows
     ],
 )
 async def test_a_refusal_is_kept_with_its_reason_the_name_as_typed_and_no_password(
-    kept: Site, caplog: pytest.LogCaptureFixture, name: str, password: str, user: str, words: str
+    kept: Site, caplog: pytest.LogCaptureFixture, *, name: str, password: str, user: str, words: str
 ) -> None:
     root = await kept.signed_in("root")
     caplog.clear()
