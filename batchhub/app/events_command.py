@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -83,7 +83,7 @@ class EventsCommand(Command):
         if not rows and head and not self.follow:
             say("No events.")
             return
-        for text in _table(rows, head=head):
+        for text in table([_COLUMNS, *rows] if head else rows):
             say(text)
 
 
@@ -152,8 +152,8 @@ def plain(text: str) -> str:
     return " ".join(shown.split())
 
 
-def _table(rows: list[tuple[str, ...]], *, head: bool) -> Iterator[str]:
-    shown = [_COLUMNS, *rows] if head else rows
-    widths = [min(_WIDEST, max((len(row[place]) for row in shown), default=0)) for place in range(len(_COLUMNS))]
-    for row in shown:
+def table(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
+    """Lines of columns as wide as what stands in them, within reason."""
+    widths = [min(_WIDEST, max(len(row[place]) for row in rows)) for place in range(len(rows[0]))] if rows else []
+    for row in rows:
         yield "  ".join(f"{cell or '-':{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 from traitlets import Unicode
 from traitlets.config import Config
 
+from batchhub.app.audit_command import AuditCommand
 from batchhub.app.command import Command, run, say
 from batchhub.app.customising import SiteCustomiser, check_kept
 from batchhub.app.demo import Demo
@@ -319,6 +320,7 @@ class BatchHubCommand(ServingCommand):
         "demo": (Demo, "Try it here: local queue, JupyterLab, one user, no root."),
         "render": (RenderCommand, "Print the job script that would be submitted."),
         "events": (EventsCommand, "Show what happened to servers, and by whom."),
+        "audit": (AuditCommand, "Show who signed in, was refused, ended whose session …"),
         "db": (DatabaseCommand, "Upgrade the database, or show its revision."),
         "orphans": (OrphansCommand, "List jobs with our tag that no row knows."),
         "config": (ConfigCommand, "Generate or check a configuration."),

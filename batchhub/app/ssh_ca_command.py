@@ -6,7 +6,10 @@ import sys
 from typing import ClassVar
 
 from batchhub.app.command import Command, say
+from batchhub.app.own_deeds import note_chore
 from batchhub.app.ssh_ca import AuthorityFiles
+from batchhub.config import traits
+from batchhub.core.deeds import DeedKind
 from batchhub.core.errors import BadInput
 
 
@@ -32,6 +35,7 @@ class SshCaCommand(Command):
             if not names:
                 raise BadInput(f"batchhub ssh-ca {what} needs at least one SSH user's name.")
             lists[what](names)
+            self._note(f"{what} {' '.join(names)}")
             say(f"{files.revoked} is written. Copy it to every sshd, as what RevokedKeys names.")
             return
         if what not in chores or names:
@@ -39,7 +43,11 @@ class SshCaCommand(Command):
         chore = chores[what]
         if chore is not None:
             chore()
+            self._note(what)
         sys.stdout.write(_PAGE.format(keys="\n".join(files.public_lines())))
+
+    def _note(self, words: str) -> None:
+        note_chore(self.trait(traits.BatchHub).db_url or self.state().database, DeedKind.SSH_CA, words)
 
 
 _PAGE = """\

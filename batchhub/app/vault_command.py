@@ -10,10 +10,12 @@ from typing import Protocol
 
 from batchhub.app.command import Command, say
 from batchhub.app.events_command import must_be_there
+from batchhub.app.own_deeds import note_chore
 from batchhub.app.state import StateDirectory, utc_now
 from batchhub.auth.vault import Vault
 from batchhub.auth.vaultfile import VaultFile
 from batchhub.config import traits
+from batchhub.core.deeds import DeedKind
 from batchhub.core.errors import BadInput, Conflict
 from batchhub.store.persons import Persons
 from batchhub.store.store import Store
@@ -54,6 +56,8 @@ class VaultCommand(Command):
         url = self.trait(traits.BatchHub).db_url or state.database
         must_be_there(url)
         asyncio.run(_with_store(url, state, chores[self.extra_args[0]]))
+        if self.extra_args[0] != "status":
+            note_chore(url, DeedKind.VAULT_ROTATED, self.extra_args[0])
 
 
 async def _with_store(url: str, state: StateDirectory, chore: Chore) -> None:
