@@ -65,7 +65,9 @@ class AuditCommand(Command):
             since=read_since(self.since, utc_now()) if self.since else None,
         )
         if scope.kind is not None and scope.kind not in set(DeedKind):
-            raise BadInput(f"--kind={self.kind}: there is no such kind; {suggest(self.kind, [kind.value for kind in DeedKind])}")
+            raise BadInput(
+                f"--kind={self.kind}: there is no such kind; {suggest(self.kind, [kind.value for kind in DeedKind])}"
+            )
         url = self.trait(traits.BatchHub).db_url or self.state().database
         must_be_there(url)
         found = asyncio.run(_find(url, scope, self.limit))
