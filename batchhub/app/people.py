@@ -27,9 +27,7 @@ from batchhub.store.store import Store
 from batchhub.web.people import AuthPeople
 
 
-def make_people(
-    plan: HubPlan, store: Store, revocations: Revocations, owning: Owning, audit: AuditTrail
-) -> AuthPeople:
+def make_people(plan: HubPlan, store: Store, revocations: Revocations, owning: Owning, audit: AuditTrail) -> AuthPeople:
     """Raises ConfigError if a key file is not as it should be."""
     cookie_key = plan.state.key("cookies")
     persons, file = Persons(store), plan.state.vault

@@ -287,7 +287,6 @@ class Page(Handler):
                 here=self.here,
                 xsrf=self.xsrf,
                 static=self.static_url,
-                has_keys=self.web.services.keys is not None,
                 **context,
             )
         )

@@ -9,10 +9,10 @@ from typing import ClassVar
 from batchhub.core.errors import Denied
 from batchhub.web.base import Page
 from batchhub.web.links import Links
-from batchhub.web.ports import WebSettings
+from batchhub.web.shared import Web
 
 
-def _always(_settings: WebSettings) -> bool:
+def _always(_web: Web) -> bool:
     return True
 
 
@@ -23,12 +23,13 @@ class Tab:
     key: str
     title: str
     link: Callable[[Links], str]
-    offered: Callable[[WebSettings], bool] = _always
+    offered: Callable[[Web], bool] = _always
 
 
 SETTINGS = (
     Tab("sessions", "Sessions", lambda links: links.sessions),
     Tab("token", "Tokens", lambda links: links.token),
+    Tab("keys", "SSH keys", lambda links: links.keys, lambda web: web.services.keys is not None),
 )
 ADMIN = (
     Tab("servers", "Servers", lambda links: links.admin),
@@ -46,7 +47,7 @@ class TabPage(Page):
     def tab_page(self, template: str, **context: object) -> None:
         """Render and send; the template extends ``tabs.html``."""
         web = self.web
-        shown = [(tab.key, tab.title, tab.link(web.links)) for tab in self.tabs if tab.offered(web.settings)]
+        shown = [(tab.key, tab.title, tab.link(web.links)) for tab in self.tabs if tab.offered(web)]
         self.page(template, tab=self.tab, tabs=shown, **context)
 
 

@@ -420,6 +420,7 @@ def open_site(
     settings: WebSettings | None = None,
     more: Mapping[str, Authenticator] | None = None,
     without: Sequence[str] = (),
+    *,
     keys: KeyBook | None = None,
     keep: Callable[[UserName, str, Brought], None] | None = None,
     database: "Database | None" = None,

@@ -118,7 +118,8 @@ async def test_not_for_strangers_nor_other_sites(keyed: Site, book: Book) -> Non
 async def test_where_no_cluster_wants_one(site: Site) -> None:
     ann = await site.signed_in("ann")
     assert (await ann.get(PAGE)).code == 404
-    await ann.get("hub/home")
+    await ann.get("hub/settings/sessions")
+    ann.has("Tokens")
     assert "SSH keys" not in ann.text
 
 
@@ -136,6 +137,7 @@ async def test_the_form_says_what_to_do(keyed: Site) -> None:
 async def test_in_a_browser(keyed: Site, book: Book, chromium: Any) -> None:
     async with tab(chromium, keyed) as page:
         await by_password(page)
+        await page.get_by_role("link", name="Settings").click()
         await page.get_by_role("link", name="SSH keys").click()
         await page.get_by_role("button", name="Make a key").click()
         await expect(page.get_by_label("Add this one line to")).to_have_value(book.views["ann"].line)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from batchhub.core.deeds import DeedKind
 from batchhub.core.errors import HubError, NotFound
-from batchhub.web.base import Page
 from batchhub.web.ports import KeyBook, KeyTest
+from batchhub.web.tabs import SettingsPage
 
 
-class KeysPage(Page):
+class KeysPage(SettingsPage):
     """``/hub/settings/keys``: make, show, test, replace, remove."""
 
-    here = "keys"
+    tab = "keys"
 
     async def get(self) -> None:
         """All of them."""
@@ -26,8 +27,10 @@ class KeysPage(Page):
                 return
             if action == "make":
                 await book.make(user, cluster)
+                self.note(DeedKind.KEY_MADE, user, f"for the cluster {cluster}")
             elif action == "remove":
                 await book.remove(user, cluster)
+                self.note(DeedKind.KEY_DELETED, user, f"for the cluster {cluster}")
             else:
                 raise NotFound("This page has no such button.")
         except HubError as error:
@@ -43,4 +46,4 @@ class KeysPage(Page):
 
     async def _show(self, cluster: str = "", test: KeyTest | None = None, problem: str = "") -> None:
         keys = await self._book().keys(self.me.name)
-        self.page("keys.html", keys=keys, tested=cluster, test=test, problem=problem)
+        self.tab_page("keys.html", keys=keys, tested=cluster, test=test, problem=problem)
