@@ -15,16 +15,19 @@ import pytest
 from tornado.httpserver import HTTPServer
 from tornado.testing import bind_unused_port
 
+from batchhub.app.owning import Owning
 from batchhub.app.people import make_people
 from batchhub.app.revocations import Revocations
 from batchhub.app.state import StateDirectory, utc_now
 from batchhub.auth.audit import AuditTrail
+from batchhub.auth.keys import ManagedKeys
 from batchhub.auth.sessions import SessionSettings
 from batchhub.proxy.client import ProxyClient
 from batchhub.proxy.server import Proxy
 from batchhub.proxy.settings import ProxySettings
 from batchhub.proxy.tokens import HubTokens
 from batchhub.store.audit import AuditStore
+from batchhub.store.keys import Keys
 from batchhub.store.store import Store
 from batchhub.web.app import make_app
 from batchhub.web.ports import WebServices, WebSettings
@@ -124,7 +127,8 @@ async def whole(tmp_path: Path) -> AsyncIterator[Whole]:
         routes = ProxyClient(f"http://127.0.0.1:{proxy.api_port}", state.api_token)
         deeds = AuditStore(store)
         audit = AuditTrail(deeds, utc_now)
-        people = make_people(plan, store, Revocations(store, routes, utc_now), audit)
+        owning = Owning((), ManagedKeys(Keys(store), state.vault.current), utc_now)
+        people = make_people(plan, store, Revocations(store, routes, utc_now), owning, audit)
         services = WebServices(FakeHub(Clock()), people, utc_now, state.key("tickets"), audit, deeds)
         # Nothing but a word of its end closes a stream within an hour.
         server = HTTPServer(make_app(services, WebSettings(poll=3600.0, keep_alive=3600.0)), xheaders=True)
