@@ -75,18 +75,6 @@ class ListedUser(KnownUser, Protocol):
     def created(self) -> datetime:
         """When they were first heard of."""
 
-    @property
-    def last_login(self) -> datetime | None:
-        """When they signed in last."""
-
-    @property
-    def groups(self) -> Sequence[str]:
-        """As their last sign-in said."""
-
-    @property
-    def way(self) -> str:
-        """How they signed in last."""
-
 
 class Users(Protocol):
     """What the pages need of the store. Every method raises StoreUnavailable when it cannot be asked."""
@@ -310,7 +298,7 @@ class AuthPeople:
     async def visitor(self, cookie: str, handler: RequestHandler | None = None) -> Visitor | None:
         """Whose session it is, with the rights they have now; ``handler``: they are asked about again if that was long ago."""
         session = await self.sessions.read(cookie)
-        user = await self.users.user(session.user) if session else None
+        user: KnownUser | None = await self.users.user(session.user) if session else None
         if session is None or user is None:
             return None
         if handler is not None:
@@ -323,7 +311,7 @@ class AuthPeople:
     async def bearer(self, token: str, handler: RequestHandler | None = None) -> Visitor | None:
         """Whose token it is, with the rights they have now."""
         row = await self.access_tokens.find(token)
-        user = await self.users.user(row.user) if row else None
+        user: KnownUser | None = await self.users.user(row.user) if row else None
         if row is None or user is None:
             return None
         if handler is not None:
