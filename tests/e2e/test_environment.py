@@ -35,6 +35,18 @@ class KeycloakAuthenticator(DictionaryAuthenticator):
 
 c.BatchHub.authenticator_class = KeycloakAuthenticator
 """
+HOOKS = """
+from pathlib import Path
+
+async def before(spawn):
+    words = f"{spawn.person.groups[0]} {spawn.profile} {len(spawn.auth_state)}"
+    return {"environment": {"HOOKED": words}, "files": {"hooked": words}}
+
+def after(stop):
+    Path(HOME, "after").write_text(f"{stop.person.name} {stop.profile} {stop.outcome}")
+
+c.BatchHub.pre_spawn_hook, c.BatchHub.post_stop_hook = before, after
+"""
 
 
 def example() -> dict[str, Any]:
@@ -82,8 +94,9 @@ def started(tmp_path: Path) -> Iterator[Started]:
         "Watching.slow": 0.3,
         "Watching.ceiling": 1.0,
     }
+    config = f"HOME = {str(tmp_path / 'home')!r}\n{WAY}{HOOKS}{python_config(values)}"
     # The queue's jobs have the hub's own environment: this test's home is theirs too.
-    running = HubUnderTest(tmp_path, WAY + python_config(values), prefix=["env", f"HOME={tmp_path / 'home'}"])
+    running = HubUnderTest(tmp_path, config, prefix=["env", f"HOME={tmp_path / 'home'}"])
     (tmp_path / "home").mkdir(mode=0o700)
     made = Started(running, requests.Session())
     try:
@@ -155,6 +168,7 @@ def test_a_job_of_the_pages_example(started: Started) -> None:
     assert env["AWS_WEB_IDENTITY_TOKEN_FILE"] == str(files / "token")
     assert env["SPARK_DRIVER_MEMORY"] == "819m"
     assert env["SPARK_HOME"] == "/opt/spark"
+    assert env["HOOKED"] == (files / "hooked").read_text() == "physics spark 1"
     conf = dict(line.split(None, 1) for line in (files / "spark-defaults.conf").read_text().splitlines() if line)
     assert (conf["spark.app.name"], conf["spark.executor.memory"], conf["spark.cores.max"]) == (NAME, "8192m", "7")
     assert (files / "token").read_text() == TOKEN
@@ -181,6 +195,9 @@ def test_a_job_of_the_pages_example(started: Started) -> None:
     os.kill(application, signal.SIGTERM)
     wait_until(lambda: started.phase() in {"ended", ""}, 60, f"it has ended\n{hub.logs()}")
     wait_until(lambda: not (directory / "secrets.json").exists() and not files.exists(), 60, "its secrets are gone")
+    after = hub.directory / "home" / "after"
+    wait_until(lambda: after.exists() and after.read_text(), 60, f"the site was told\n{hub.logs()}")
+    assert re.fullmatch(rf"{NAME} spark (completed|failed)", after.read_text())
     assert (directory / "job.sh").exists()
     assert (directory / "job.log").exists()
     assert json.loads((directory / "exit.json").read_text())["signal"] == signal.SIGTERM
