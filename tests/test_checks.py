@@ -54,3 +54,15 @@ def test_nothing_of_a_developers_machine_is_committed() -> None:
             pytest.fail(f"{path.relative_to(ROOT)} is not text")
         for mark in marks:
             assert not mark.search(text), f"{path.relative_to(ROOT)} names {mark.pattern}"
+
+
+def test_every_test_that_the_docs_name_is_there() -> None:
+    """Claims are shown by tests; a name with ``_`` at its end (``test_rule_1_*``) stands for all that begin so."""
+    known = {
+        name for path in (ROOT / "tests").rglob("test_*.py") for name in re.findall(r"def (test_\w+)", path.read_text())
+    }
+    known |= {path.stem for path in (ROOT / "tests").rglob("test_*.py")}
+    for page in (ROOT / "docs").glob("*.md"):
+        for name in set(re.findall(r"(?:::|`|/)(test_\w+)", page.read_text())):
+            there = any(one.startswith(name) for one in known) if name.endswith("_") else name in known
+            assert there, f"{page.name} names {name}"
