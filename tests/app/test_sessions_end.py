@@ -49,6 +49,8 @@ class Whole:
     """What a browser sees: everything by the proxy's port."""
 
     world: World
+    ways: dict[str, Plain]
+    audit: AuditTrail
     base = "/"
 
     @property
@@ -139,7 +141,7 @@ async def whole(tmp_path: Path) -> AsyncIterator[Whole]:
         for name in ("ann", "bob"):
             world.route(f"/user/{name}", app.port, owner=name)
         try:
-            yield Whole(world)
+            yield Whole(world, ways, audit)
         finally:
             server.stop()
             await server.close_all_connections()
@@ -209,3 +211,13 @@ async def test_everything_of_a_session_closes_and_nothing_else(whole: Whole, how
     assert (await whole.world.get("/hub/api/user", free))[0] == 200
     for socket in living:
         await is_alive(socket)
+
+
+async def test_who_is_blocked_meanwhile_loses_all_of_it_and_the_trail_says_so(whole: Whole) -> None:
+    ann = await whole.signed_in("ann")
+    dying = [await websocket(whole, "ann", cookies(ann, "/user/ann/ws")), await stream(whole, ann)]
+    whole.ways["plain"].blocked_users = {"ann"}
+    assert (await ann.get("/hub/home")).code == 302
+    await asyncio.gather(*(is_cut(socket) for socket in dying))
+    done = whole.audit._waiting[-1]
+    assert (done.kind, done.user, done.by) == ("session ended", "ann", "hub")

@@ -12,6 +12,7 @@ import pytest_asyncio
 from playwright.async_api import Browser, Page, async_playwright, expect
 from tornado.web import RequestHandler
 
+from batchhub.core.deeds import DeedKind
 from batchhub.core.model import JobId, Outcome, Phase
 from tests.needs import need_program
 from tests.web.fakes import FAILED, LIMITED, PENDING, RUNNING, START, Site
@@ -262,11 +263,16 @@ async def test_every_page_fits_its_window(site: Site, chromium: Browser, look: s
         await shoot("stopped")
         await page.goto("/hub/admin?all=1")
         await shoot("admin")
+        site.audit.note(DeedKind.REFUSED, "x" * 90, by="", address="2001:db8::" + "1234:" * 5 + "1", words="word " * 70)
         await page.goto("/hub/token")
         await page.locator("#note").fill("nightly run")
         await page.keyboard.press("Enter")
         await expect(page.locator("#fresh-token")).to_be_visible()
         await shoot("token")
+        for name in ("settings/sessions", "admin/people", "admin/people/root", "admin/audit"):
+            await page.goto(f"/hub/{name}")
+            await expect(page.locator("h1")).to_be_visible()
+            await shoot(name.replace("/", "-"))
         await page.goto("/hub/nothing")
         await shoot("error")
 
