@@ -113,11 +113,6 @@ class LTI11Authenticator(Authenticator):
         after = fields.get("custom_next") or data["url"]
         return model_of(self, learner, consumer.source, state, after)
 
-    def check_allowed(self, username: str, authentication: Mapping[str, Any] | None = None) -> bool:
-        """By name, or by a course."""
-        groups = set((authentication or {}).get("groups") or ())
-        return bool(super().check_allowed(username, authentication)) or not groups.isdisjoint(self.allowed_groups)
-
     def _read(self, fields: Mapping[str, str], url: str) -> tuple[Learner, Consumer] | None:
         """The signature first: nothing of a form that nobody signed is looked at, or told."""
         consumer = self._consumers.get(fields.get("oauth_consumer_key", ""))

@@ -129,11 +129,6 @@ class LTI13Authenticator(Authenticator):
             raise BadInput(_OTHERS.get(str(other), _OTHERS[""])) from other
         return self._model(learner, platform, claims, target)
 
-    def check_allowed(self, username: str, authentication: Mapping[str, Any] | None = None) -> bool:
-        """By name, or by a course."""
-        groups = set((authentication or {}).get("groups") or ())
-        return bool(super().check_allowed(username, authentication)) or not groups.isdisjoint(self.allowed_groups)
-
     def _model(
         self, learner: Learner, platform: Platform, claims: Mapping[str, Any], target: str
     ) -> Mapping[str, Any] | None:
