@@ -18,7 +18,7 @@ from traitlets.traitlets import TraitError
 
 from batchhub.auth.base import PASSWORD_LIMIT, Authenticator, KnownPerson, LoginKind
 from batchhub.auth.rules import outer_names
-from batchhub.core.errors import BadInput
+from batchhub.core.errors import BadInput, Unreachable
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class DictionaryAuthenticator(Authenticator):
         return dict(proposal["value"])
 
     async def authenticate(self, handler: Any, data: Mapping[str, Any]) -> str | None:
-        """The name, if the password is the one its hash was made of."""
+        """The name, if the password is the one its hash was made of. Raises Unreachable when this machine had no memory or thread for the check."""
         del handler
         name = self.normalize_username(str(data.get("username", "")))
         loop, password = asyncio.get_running_loop(), str(data.get("password", ""))
@@ -86,8 +86,9 @@ class DictionaryAuthenticator(Authenticator):
         except VerifyMismatchError:
             return False
         except VerificationError as error:
-            log.warning("the password hash of %.100r in the configuration cannot be read: %s", name, error)
-            return False
+            # Not a word about the password: Argon2 had no memory, or no thread, on a machine that is full.
+            log.warning("the password of %.100r could not be checked: %s", name, error)
+            raise Unreachable("Passwords cannot be checked right now. Please try again in a moment.") from error
         return right and digest is not None and bool(password)
 
 

@@ -28,10 +28,8 @@ class DeedKind(StrEnum):
     ADMIN_GIVEN = "admin given"
     ADMIN_TAKEN = "admin taken"
     ENTRY_REFUSED = "entry refused"
-    STARTED_FOR = "server started for"
     STOPPED_FOR = "server stopped for"
     EXTENDED_FOR = "server extended for"
-    USER_DELETED = "user deleted"
     KEY_MADE = "key made"
     KEY_DELETED = "key deleted"
     VAULT_ROTATED = "vault rotated"
@@ -51,10 +49,8 @@ TITLES: Mapping[str, str] = MappingProxyType(
         DeedKind.ADMIN_GIVEN: "Admin rights given",
         DeedKind.ADMIN_TAKEN: "Admin rights taken",
         DeedKind.ENTRY_REFUSED: "Kept out of somebody's server",
-        DeedKind.STARTED_FOR: "Server started for another",
         DeedKind.STOPPED_FOR: "Server stopped for another",
         DeedKind.EXTENDED_FOR: "More time for another's server",
-        DeedKind.USER_DELETED: "User deleted",
         DeedKind.KEY_MADE: "SSH key made",
         DeedKind.KEY_DELETED: "SSH key deleted",
         DeedKind.VAULT_ROTATED: "Vault rotated",

@@ -4,12 +4,13 @@ import logging
 
 import pytest
 from argon2 import PasswordHasher
+from argon2.exceptions import VerificationError
 from traitlets.traitlets import TraitError
 
 from batchhub.auth.base import Identity
 from batchhub.auth.dictionary import DictionaryAuthenticator, hash_password
 from batchhub.auth.rules import problems, sign_in
-from batchhub.core.errors import BadInput
+from batchhub.core.errors import BadInput, Unreachable
 
 CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 USERS = {"ann": CHEAP.hash("right"), "bob": CHEAP.hash("bob's")}
@@ -54,10 +55,20 @@ def test_a_password_in_the_clear_is_refused_and_not_repeated() -> None:
         assert "hunter2" not in str(caught.value)
 
 
-async def test_a_broken_hash(caplog) -> None:
-    made = DictionaryAuthenticator(users={"ann": USERS["ann"][:-1] + "!"})
-    assert await enter(made, "ann", "right") is None
-    assert "cannot be read" in caplog.text
+async def test_a_password_that_cannot_be_checked_is_not_called_wrong(monkeypatch, caplog) -> None:
+    broken = DictionaryAuthenticator(users={"ann": USERS["ann"][:-1] + "!"})
+    with pytest.raises(Unreachable, match="right now"):
+        await enter(broken, "ann", "right")
+    assert "could not be checked: Decoding failed" in caplog.text
+
+    def full(*_args) -> bool:
+        raise VerificationError("Memory allocation error")
+
+    monkeypatch.setattr(PasswordHasher, "verify", full)
+    with pytest.raises(Unreachable, match="right now"):
+        await enter(DictionaryAuthenticator(users=USERS), "ann", "right")
+    assert "could not be checked: Memory allocation error" in caplog.text
+    assert "right" not in caplog.text
 
 
 async def test_hash_password() -> None:

@@ -34,9 +34,12 @@ class Mortal:
         self.live()
 
     def live(self) -> None:
-        if self.points:
-            self.site.hub.config.with_name("die-at").write_text(self.points[0], encoding="utf-8")
-        self.site.hub.start()
+        if not self.points:
+            self.site.hub.start()
+            return
+        # What it is to die at may come before its first answer, so nobody waits for that.
+        self.site.hub.config.with_name("die-at").write_text(self.points[0], encoding="utf-8")
+        self.site.hub.spawn("hub")
 
     def until(self, true: Callable[[], bool], wish: Callable[[], None], what: str) -> None:
         """Until it is so and every planned death was died."""

@@ -42,7 +42,7 @@ async def test_filters_and_pages(audit, clock) -> None:
 
 
 async def test_old_ones_go_in_portions_whoever_they_are_about(audit, clock) -> None:
-    await audit.add([deed(clock.now, DeedKind.USER_DELETED, f"gone{number}", by="root") for number in range(5)])
+    await audit.add([deed(clock.now, DeedKind.ADMIN_TAKEN, f"gone{number}", by="root") for number in range(5)])
     await audit.add([deed(clock.later(days=2), DeedKind.SIGN_IN, "ann")])
     edge = clock.now - timedelta(days=1)
     assert [await audit.prune(edge, 3) for _ in range(3)] == [3, 2, 0]
