@@ -108,6 +108,9 @@ def podman(directory: Path, account: str = "") -> Iterator[Engine]:
         finally:
             with contextlib.suppress(AssertionError):
                 engine.run("rm", "--all", "--force", "--time=0")
+                if account:
+                    # Ends the process that holds its user namespace, which would keep the account's number.
+                    engine.run("system", "migrate")
 
 
 def _own(path: str, place: Path) -> list[str]:
