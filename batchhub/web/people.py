@@ -15,7 +15,7 @@ from tornado.web import RequestHandler
 from batchhub.auth.base import Asked, Authenticator, Brought, Identity, LoginKind
 from batchhub.auth.departures import Departures, Journey
 from batchhub.auth.endings import Endings
-from batchhub.auth.refresh import Refresher
+from batchhub.auth.refresh import Refresher, StoredUser
 from batchhub.auth.rules import sign_in
 from batchhub.auth.sessions import Session, Sessions
 from batchhub.auth.states import AuthStates
@@ -44,32 +44,8 @@ class TooOften(TooMany):
         self.retry_after = seconds
 
 
-class KnownUser(Protocol):
-    """A person as the store keeps them."""
-
-    @property
-    def name(self) -> UserName:
-        """Normalised."""
-
-    @property
-    def admin(self) -> bool:
-        """May see and stop everything."""
-
-    @property
-    def groups(self) -> tuple[str, ...]:
-        """Of the last sign-in or refresh."""
-
-    @property
-    def way(self) -> str:
-        """How they signed in last; empty if they never did."""
-
-    @property
-    def last_login(self) -> datetime | None:
-        """When."""
-
-
-class ListedUser(KnownUser, Protocol):
-    """The same with what lists show."""
+class ListedUser(StoredUser, Protocol):
+    """A person as the store keeps them, with what lists show."""
 
     @property
     def created(self) -> datetime:
@@ -91,7 +67,7 @@ class Persons(Protocol):
 
     def signed_in(
         self, name: str, *, way: str, admin: bool | None, groups: Sequence[str], sealed: str | None
-    ) -> Awaitable[KnownUser]:
+    ) -> Awaitable[StoredUser]:
         """Note a sign-in; the user is made if missing. ``admin=None`` leaves that right as it is."""
 
 
@@ -298,7 +274,7 @@ class AuthPeople:
     async def visitor(self, cookie: str, handler: RequestHandler | None = None) -> Visitor | None:
         """Whose session it is, with the rights they have now; ``handler``: they are asked about again if that was long ago."""
         session = await self.sessions.read(cookie)
-        user: KnownUser | None = await self.users.user(session.user) if session else None
+        user: StoredUser | None = await self.users.user(session.user) if session else None
         if session is None or user is None:
             return None
         if handler is not None:
@@ -311,7 +287,7 @@ class AuthPeople:
     async def bearer(self, token: str, handler: RequestHandler | None = None) -> Visitor | None:
         """Whose token it is, with the rights they have now."""
         row = await self.access_tokens.find(token)
-        user: KnownUser | None = await self.users.user(row.user) if row else None
+        user: StoredUser | None = await self.users.user(row.user) if row else None
         if row is None or user is None:
             return None
         if handler is not None:
@@ -406,7 +382,7 @@ def _address(handler: RequestHandler) -> str:
     return handler.request.remote_ip or ""
 
 
-def _of_session(session: Session, user: KnownUser) -> Visitor:
+def _of_session(session: Session, user: StoredUser) -> Visitor:
     return Visitor(user.name, user.admin, session=session.id, until=session.absolute, right=session.id)
 
 
