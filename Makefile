@@ -31,7 +31,11 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.test
 	@tests/install-debian
+	@$(BIN)/python -c 'import gssapi' 2>/dev/null || $(KERBEROS) || echo "The tests with Kerberos need: pip install gssapi (with libkrb5-dev, gcc)"
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# There is no wheel of it for Linux, so it is built, with what tests/install-debian has brought.
+KERBEROS := CFLAGS=-O0 $(BIN)/python -m pip install --quiet --disable-pip-version-check 'gssapi>=1.8'
 
 # Most tests wait for daemons and browsers, so three at a time keep two cores busy. One file is one worker's: labs are shared within it.
 # tests/conftest.py puts the long files first, which xdist would start last: they have few tests.

@@ -157,7 +157,7 @@ def slapd(home: Path, *, simple: int = 0) -> Iterator[Slapd]:
     with (home / "log").open("wb") as log:
         running = subprocess.Popen([program, "-f", str(conf), "-h", urls, "-d", "0"], stdout=log, stderr=log)
     try:
-        _listening(running, plain, home / "log")
+        listening(running, plain, home / "log")
         yield Slapd(f"ldap://127.0.0.1:{plain}", f"ldaps://127.0.0.1:{tls}", authority, trap)
     finally:
         running.terminate()
@@ -173,7 +173,7 @@ def _group(where: str, name: str) -> str:
     return f"cn={name},ou={where},dc=example,dc=org"
 
 
-def _listening(running: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
+def listening(running: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
     for _ in range(600):
         assert running.poll() is None, log.read_text()
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 5):

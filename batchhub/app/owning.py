@@ -8,20 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from importlib import import_module
+from typing import Any
 
 from batchhub.auth.base import Brought
+from batchhub.auth.blocking import Blocking
+from batchhub.auth.ccache import ForwardedTickets, destroy
 from batchhub.auth.keys import ManagedKeys, StoredKey
-from batchhub.auth.passwords import Passwords
+from batchhub.auth.sessionbound import SessionBound
 from batchhub.config.clusters import ClusterSettings
-from batchhub.core.errors import ConfigError, HubError, StoreUnavailable
+from batchhub.core.errors import ConfigError, HubError, StoreUnavailable, Unreachable
 from batchhub.core.model import UserName
 from batchhub.core.personal import Missing, Remedy
 from batchhub.core.ports import Clock
 from batchhub.transport.asking import HeldConnection
-from batchhub.transport.credentials import Key, Own, Password, Proof, Unproven
+from batchhub.transport.credentials import Key, Own, Password, Proof, Tickets, Unproven
 from batchhub.transport.pool import SSHPool
 
 log = logging.getLogger(__name__)
@@ -36,7 +40,12 @@ class Owning:
         self._clusters = {one.name: one for one in clusters if one.ssh is not None and one.ssh.personal}
         hours = [one.ssh.pass_through_hours for one in self._clusters.values() if _by(one, "session") and one.ssh]
         self.keys = keys
-        self.passwords = Passwords(clock, timedelta(hours=max(hours, default=0.0)), self._let_go)
+        life = timedelta(hours=max(hours, default=0.0))
+        self.passwords = SessionBound(clock, life, self._let_go)
+        self.tickets = SessionBound(clock, life, self._let_go, wiped=destroy)
+        self._blocking = Blocking("own tickets", "Too many people connect right now; please try again in a minute.")
+        self._refused: dict[tuple[str, UserName], str] = {}
+        """The cache of tickets that a cluster did not take, for whom there may be a password besides."""
         self._pools: dict[str, SSHPool] = {}
         self._alive: Alive = _nobody
 
@@ -48,20 +57,22 @@ class Owning:
         """What people sign in with there; ``None`` where it is nothing of theirs."""
         if cluster.name not in self._clusters:
             return None
-        return _OwnPassword(self, cluster) if _by(cluster, "session") else _OwnKey(self, cluster)
+        return _OwnSession(self, cluster) if _by(cluster, "session") else _OwnKey(self, cluster)
 
     def watch(self, cluster: str, pool: SSHPool) -> None:
         """These are the connections to the cluster."""
         if cluster in self._clusters:
             self._pools[cluster] = pool
 
-    # ------------------------------------------------ passwords
+    # ------------------------------------------------ what a sign-in brought
 
     def keep(self, user: UserName, session: str, brought: Brought) -> None:
         """Somebody has signed in: what they did it with is good for their clusters, while they are signed in."""
         by_session = [one for one in self._clusters.values() if _by(one, "session")]
-        if by_session:
+        if by_session and brought.password:
             self.passwords.keep(user, session, brought.password)
+        if by_session and isinstance(brought.held, ForwardedTickets) and (ccache := brought.held.take()):
+            self.tickets.keep(user, session, ccache, brought.held.until)
         for cluster in by_session:
             if (pool := self._pools.get(cluster.name)) is not None and (account := _account(cluster, user)):
                 pool.renew(account)
@@ -94,6 +105,38 @@ class Owning:
             if _by(cluster, "session") and (account := _account(cluster, user)):
                 pool.let_go(account)
 
+    def sessions_ended(self, ids: Sequence[str]) -> None:
+        """These are over: what they brought goes."""
+        self.passwords.sessions_ended(ids)
+        self.tickets.sessions_ended(ids)
+
+    async def proof(self, cluster: ClusterSettings, user: UserName) -> Password | Tickets | None:
+        """Their tickets, if they are signed in with some and the cluster takes them; else their password. Raises StoreUnavailable."""
+        assert cluster.ssh is not None
+        ccache = await self.tickets.of(user, self._alive, timedelta(hours=cluster.ssh.pass_through_hours))
+        password = await self.password(cluster, user)
+        if ccache is not None and (password is None or self._refused.get((cluster.name, user)) != ccache):
+            return Tickets(ccache)
+        return Password(password) if password is not None else None
+
+    async def get_ticket(self, cluster: ClusterSettings, user: UserName, tickets: Tickets) -> None:
+        """Have one for the cluster's login node, so that what is wrong is known in words. Raises Unproven, Unreachable."""
+        assert cluster.ssh is not None
+        host = cluster.ssh.gss_host or cluster.ssh.host
+        try:
+            await self._blocking.ask(lambda: _gss().reach(tickets.ccache, host), cluster.ssh.connect_timeout)
+        except TimeoutError as error:
+            raise Unreachable(
+                f"Kerberos gave no ticket for {host} within {cluster.ssh.connect_timeout:g} s."
+            ) from error
+        except _gss().Expired as error:
+            self.tickets.drop(user)
+            raise Unproven(_EXPIRED.format(cluster=_title(cluster))) from error
+
+    def refused_tickets(self, cluster: ClusterSettings, user: UserName, tickets: Tickets) -> None:
+        """The cluster did not take them; others may."""
+        self._refused[(cluster.name, user)] = tickets.ccache
+
     async def password(self, cluster: ClusterSettings, user: UserName) -> str | None:
         """Theirs, if they are signed in with one. Raises StoreUnavailable."""
         assert cluster.ssh is not None
@@ -111,7 +154,7 @@ class Owning:
         account, pool = _account(found, user), self._pools.get(cluster)
         if account and pool is not None and pool.is_up(account):
             return None
-        if await self.password(found, user) is not None:
+        if await self.proof(found, user) is not None:
             return None
         return Missing(_SIGN_IN.format(cluster=_title(found)), Remedy.SIGN_IN)
 
@@ -136,36 +179,44 @@ class Owning:
             await asyncio.sleep(60)
             try:
                 await self.passwords.sweep(self._alive)
+                await self.tickets.sweep(self._alive)
             except HubError as error:
                 log.info("whether people are still signed in could not be asked: %s", error)
 
     def close(self) -> None:
-        """Let go of all passwords."""
+        """Let go of all passwords and tickets."""
         self.passwords.close()
+        self.tickets.close()
+        self._blocking.close()
 
 
 @dataclass(frozen=True, slots=True)
-class _OwnPassword:
-    """:class:`~batchhub.transport.credentials.Own` by the password of the sign-in."""
+class _OwnSession:
+    """:class:`~batchhub.transport.credentials.Own` by what the sign-in brought."""
 
     owning: Owning
     cluster: ClusterSettings
 
     async def proof(self, account: str) -> Proof:
-        """The password of whose account it is."""
+        """Of whose account it is."""
         user = _owner(self.cluster, account)
         try:
-            password = await self.owning.password(self.cluster, user)
+            proof = await self.owning.proof(self.cluster, user)
         except StoreUnavailable as error:
             raise Unproven(str(error)) from error
-        if password is None:
+        if proof is None:
             raise Unproven(_SIGN_IN.format(cluster=_title(self.cluster)))
-        return Password(password)
+        if isinstance(proof, Tickets):
+            await self.owning.get_ticket(self.cluster, user, proof)
+        return proof
 
     async def refused(self, account: str, proof: Proof) -> None:
-        """Not tried again: each time counts for whoever locks accounts."""
-        del proof
+        """A password is not tried again: each time counts for whoever locks accounts."""
         user = _owner(self.cluster, account)
+        if isinstance(proof, Tickets):
+            log.warning("%s refused the Kerberos ticket of %s", self.cluster.name, user)
+            self.owning.refused_tickets(self.cluster, user, proof)
+            return
         log.warning("%s refused the password that %s signed in with", self.cluster.name, user)
         self.owning.passwords.drop(user)
 
@@ -202,9 +253,10 @@ class _OwnKey:
 
 
 _SIGN_IN = (
-    "{cluster} is reached with the password that you sign in here with, and the hub does not have it (any more). "
+    "{cluster} is reached with what you sign in here with, your password or your Kerberos tickets, and the hub does not have it (any more). "
     "Sign out and in again; what runs goes on meanwhile."
 )
+_EXPIRED = "Your Kerberos tickets have expired, so {cluster} cannot be reached as you. Sign out and in again; what runs goes on meanwhile."
 _NO_KEY = "{cluster} is reached with an SSH key of your own, and you have none yet. Make one on the page of your keys."
 _UNTRIED = "{cluster} has not taken your SSH key yet, or not the last time. Add it there, and test it on the page of your keys."
 
@@ -230,6 +282,11 @@ def _account(cluster: ClusterSettings, user: UserName) -> str:
         return cluster.account_of(user)
     except HubError:
         return ""
+
+
+def _gss() -> Any:
+    """Loaded when somebody has tickets; then it is there."""
+    return import_module("batchhub.auth.gss")
 
 
 async def _nobody(session: str) -> bool:

@@ -36,7 +36,7 @@ def make_people(plan: HubPlan, store: Store, revocations: Revocations, owning: O
     endings = Endings()
 
     async def ended(ids: Sequence[str]) -> None:
-        owning.passwords.sessions_ended(ids)
+        owning.sessions_ended(ids)
         await revocations.sessions_ended(ids)
 
     sessions_ended = all_of_a_session(endings, lambda: tokens, ended)

@@ -78,13 +78,14 @@ def place_of(proxy: traits.Proxy, key: bytes, site: Site) -> Place:
 
 
 def check_pass_through(site: Site, authenticators: Mapping[str, Authenticator]) -> None:
-    """A cluster that is reached with people's passwords needs a way to sign in that has them. Raises ConfigError."""
-    by_password = [name for name, one in authenticators.items() if one.pass_through and one.kind is LoginKind.PASSWORD]
+    """A cluster that is reached with people's passwords or tickets needs a way to sign in that has them. Raises ConfigError."""
+    kinds = {LoginKind.PASSWORD, LoginKind.NEGOTIATE}
+    bringing = [name for name, one in authenticators.items() if one.pass_through and one.kind in kinds]
     for cluster in site.clusters:
-        if cluster.ssh is not None and cluster.ssh.sign_in == "session" and not by_password:
+        if cluster.ssh is not None and cluster.ssh.sign_in == "session" and not bringing:
             raise ConfigError(
-                f"cluster {cluster.name!r}: sign_in = 'session' uses the password that people sign in to the hub with, and no way to sign in that is offered "
-                "has the cluster's password: take 'ssh', 'pam' or 'ldap', or set pass_through where it is the same."
+                f"cluster {cluster.name!r}: sign_in = 'session' uses the password or the tickets that people sign in to the hub with, and no way to sign in that is offered "
+                "has the cluster's: take 'ssh', 'pam', 'ldap' or 'kerberos', or set pass_through where the password is the same."
             )
 
 

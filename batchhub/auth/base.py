@@ -51,13 +51,18 @@ class LoginKind(StrEnum):
     """Nothing: people come from a course. The platform begins, :meth:`Authenticator.depart` leads back to it."""
     LTI11 = "lti11"
     """Nothing: people come from a course, with a form that the platform has signed."""
+    NEGOTIATE = "negotiate"
+    """A button, behind which the browser itself is asked (``Negotiate``): ``authenticate`` is given its token, in base64, as ``negotiate``."""
     CLOSED = "closed"
     """Nobody signs in."""
 
 
 @dataclass(frozen=True, slots=True)
 class Brought:
-    """What somebody signed in with that clusters with ``sign_in = 'session'`` may use for them: a password, and a connection that it opened."""
+    """What somebody signed in with that clusters with ``sign_in = 'session'`` may use for them.
+
+    A password, or the empty text for none; and a connection that it opened, or forwarded tickets.
+    """
 
     password: str = field(repr=False)
     held: Held | None = None

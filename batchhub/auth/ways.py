@@ -10,7 +10,7 @@ from batchhub.core.errors import ConfigError
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 
-_SHOWN_ONCE = (LoginKind.LINK, LoginKind.REQUEST, LoginKind.LTI13, LoginKind.LTI11)
+_SHOWN_ONCE = (LoginKind.LINK, LoginKind.REQUEST, LoginKind.LTI13, LoginKind.LTI11, LoginKind.NEGOTIATE)
 """Kinds of which the page, or the request, could not say which one is meant."""
 
 

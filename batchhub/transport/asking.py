@@ -30,7 +30,7 @@ from batchhub.core.asking import (
 )
 from batchhub.core.errors import BadInput, Denied, HubError, Unreachable
 from batchhub.transport.connection import Connection
-from batchhub.transport.credentials import Key, Own, Refusal, Unproven
+from batchhub.transport.credentials import Key, Own, Password, Refusal, Unproven
 from batchhub.transport.settings import SSHSettings
 from batchhub.transport.shell import check_account, line
 
@@ -188,7 +188,7 @@ class Answering:
 async def sign_in_as(connection: Connection, identity: str, account: str, own: Own) -> None:
     """Sign in with what is this person's own. Raises Unproven if that is nothing, or not enough; Unreachable, Refusal."""
     proof = await own.proof(account)
-    asker = None if isinstance(proof, Key) else Answering(connection.label, proof.text)
+    asker = Answering(connection.label, proof.text) if isinstance(proof, Password) else None
     try:
         await connection.connect(identity, account, proof, asker)
     except Refusal as error:

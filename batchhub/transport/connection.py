@@ -10,17 +10,19 @@ import getpass
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol, cast
 
 import asyncssh
+from asyncssh.gss import GSSError  # type: ignore[attr-defined]  # gssapi's, or a stand-in where that is missing
 
 from batchhub.core.errors import HubError, TunnelError, Unreachable
 from batchhub.core.ports import H
 from batchhub.transport.answer import Answer
 from batchhub.transport.certificates import Sign
-from batchhub.transport.credentials import Key, Proof, Refusal
+from batchhub.transport.credentials import Key, Proof, Refusal, Tickets
 from batchhub.transport.line import Line
 from batchhub.transport.sessions import RunSession, StreamSession, reason
 from batchhub.transport.settings import SSHSettings
@@ -127,12 +129,14 @@ class Connection:
     ) -> None:
         """Connect and sign in as ``identity``; ``account`` fills the key paths' template.
 
-        ``proof`` is a key of the person's own in place of those, ``asker`` answers in place of keys; all of it may take so many ``seconds``.
+        ``proof`` is a key or tickets of the person's own in place of those, ``asker`` answers in place of keys; all of it may take so many ``seconds``.
         Raises Unreachable in words, Refusal where the host says no, Denied for root.
         """
         settings = self._settings
         asyncssh.set_debug_level(1)  # a higher one prints packets, and with them passwords
-        keys, certificates = self._keys(identity, account, proof) if asker is None else (None, [])
+        method, what = _METHODS[type(proof)] if asker is None else (["keyboard-interactive", "password"], "password")
+        by_key = method == ["publickey"]
+        keys, certificates = self._keys(identity, account, proof) if by_key else (None, [])
         try:
             self._ssh = await asyncssh.connect(
                 settings.host,
@@ -145,11 +149,15 @@ class Connection:
                 client_keys=keys,
                 client_certs=certificates,
                 agent_path=None,
-                public_key_auth=asker is None,
+                public_key_auth=by_key,
                 password_auth=asker is not None,
                 kbdint_auth=asker is not None,
-                preferred_auth=["publickey"] if asker is None else ["keyboard-interactive", "password"],
-                gss_host=None,
+                preferred_auth=method,
+                gss_host=(settings.gss_host or settings.host) if isinstance(proof, Tickets) else None,
+                gss_store={"ccache": proof.ccache} if isinstance(proof, Tickets) else None,
+                gss_kex=False,
+                gss_auth=isinstance(proof, Tickets),
+                gss_delegate_creds=False,
                 encryption_algs=list(CIPHERS),
                 compression_algs=["none"],
                 keepalive_interval=settings.keepalive_interval,
@@ -159,9 +167,8 @@ class Connection:
             )
         except asyncssh.PermissionDenied as error:
             who = f"user {identity}" if identity else "the service's own user"
-            what = "key" if asker is None else "password"
             raise Refusal(f"{settings.host} refused the {what} of {who}.") from error
-        except (asyncssh.Error, asyncssh.KeyImportError, OSError, ValueError) as error:
+        except (asyncssh.Error, asyncssh.KeyImportError, GSSError, OSError, ValueError) as error:
             who = f"user {identity}" if identity else "the service's own user"
             raise Unreachable(connect_words(error, settings, who, self.offered)) from error
         except TunnelError as error:
@@ -332,6 +339,16 @@ class _Way:
         return None, line.inner
 
 
+_METHODS: Mapping[type[Any], tuple[list[str], str]] = MappingProxyType(
+    {
+        type(None): (["publickey"], "key"),
+        Key: (["publickey"], "key"),
+        Tickets: (["gssapi-with-mic"], "Kerberos ticket"),
+    }
+)
+"""What is tried, and its word in sentences."""
+
+
 class _Client(asyncssh.SSHClient):
     """What asyncssh tells the owner of a connection, and asks of whoever answers for a person."""
 
@@ -391,6 +408,8 @@ def connect_words(error: Exception, settings: SSHSettings, who: str, offered: st
             return f"Host key of {host} is not the known one: {key}, which known_hosts does not hold for {at}."
         case asyncssh.KeyExchangeFailed():
             return f"{host} and BatchHub have no algorithm in common: {reason(error)}."
+        case GSSError():
+            return f"Kerberos cannot be used for {host}: {reason(error)}."
         case asyncssh.Error():
             return f"{at} ended the connection before {who} was signed in: {reason(error)}."
         case socket.gaierror():

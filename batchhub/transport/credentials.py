@@ -1,4 +1,4 @@
-"""What a person's own connection signs in with, where it is neither the service's keys nor a certificate: a key of theirs, or the password they typed."""
+"""What a person's own connection signs in with, where that is nothing of the service's: a key, the password they typed, or Kerberos tickets."""
 
 from __future__ import annotations
 
@@ -23,7 +23,14 @@ class Password:
     text: str = field(repr=False)
 
 
-Proof = Key | Password
+@dataclass(frozen=True, slots=True)
+class Tickets:
+    """Kerberos', in the cache ``ccache``. They stay here: nothing is forwarded to the host."""
+
+    ccache: str = field(repr=False)
+
+
+Proof = Key | Password | Tickets
 
 
 class Unproven(Unreachable):

@@ -55,8 +55,9 @@ class SSHSettings:
     keys means the running account's own ``~/.ssh/id_*``. Keys are not asked of an agent.
 
     ``sign_in`` says what people's own connections sign in with. ``keys``: ``client_keys``. ``managed``: a key that the hub has made for each person
-    and cluster, and that they have added there. ``session``: the password that they signed in to the hub with, as long as they are signed in, for
-    ``pass_through_hours`` at most. With these two ``client_keys`` are the service's alone; ``key_sources`` are the networks that the line to add
+    and cluster, and that they have added there. ``session``: the password that they signed in to the hub with, or the Kerberos tickets that their browser
+    forwarded, as long as they are signed in, for ``pass_through_hours`` at most; ``gss_host`` is the name in the host's own ticket where that is not
+    ``host``. With these two ``client_keys`` are the service's alone; ``key_sources`` are the networks that the line to add
     limits a managed key to (the hub's own). ``ca``: instead of keys, a certificate of the hub's authority for each connection, to be used within ``certificate_minutes``, from
     the networks ``certificate_sources`` (none: from anywhere; nodes are reached from the login node, so for them it is not said).
 
@@ -93,6 +94,7 @@ class SSHSettings:
     tunnel_as_user: bool = False
     sign_in: Literal["keys", "ca", "session", "managed"] = "keys"
     pass_through_hours: float = 12.0
+    gss_host: str = ""
     key_sources: tuple[str, ...] = ()
     certificate_minutes: float = 5.0
     certificate_sources: tuple[str, ...] = ()
@@ -127,6 +129,8 @@ class SSHSettings:
         check_sources(self.key_sources, "key_sources")
         if self.key_sources and self.sign_in != "managed":
             raise ConfigError(f"key_sources of {self.host} means nothing without sign_in = 'managed'.")
+        if self.gss_host and self.sign_in != "session":
+            raise ConfigError(f"gss_host of {self.host} means nothing without sign_in = 'session'.")
         keys = (*self.client_keys, *self.certificates, *self.node.client_keys, *self.node.certificates)
         if self.sign_in == "ca" and keys:
             raise ConfigError(

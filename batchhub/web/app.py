@@ -29,7 +29,7 @@ from batchhub.web.pages.launch import Launch11Page, Launch13Page, Login13Page, T
 from batchhub.web.pages.pending import PendingPage, StopPage
 from batchhub.web.pages.people import PeoplePage, PersonPage
 from batchhub.web.pages.settings import SessionsPage, SettingsRoot
-from batchhub.web.pages.sign_in import AnswerPage, ComeBackPage, LeavePage, LoginPage, LogoutPage
+from batchhub.web.pages.sign_in import AnswerPage, ComeBackPage, LeavePage, LoginPage, LogoutPage, NegotiatePage
 from batchhub.web.pages.spawn import SpawnHere, SpawnPage
 from batchhub.web.pages.token import TokenPage
 from batchhub.web.ports import WebServices, WebSettings
@@ -107,6 +107,7 @@ def _routes(web: Web) -> list[Any]:
         (rf"{base}hub/?", HubRoot),
         (rf"{hub}login", LoginPage),
         (rf"{hub}login/answer", AnswerPage),
+        (rf"{hub}login/negotiate", NegotiatePage),
         (rf"{hub}logout", LogoutPage),
         (rf"{hub}oauth_login", LeavePage),
         (rf"{hub}oauth_callback", ComeBackPage),

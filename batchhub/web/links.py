@@ -44,6 +44,15 @@ class Links:
         return f"{self.hub}login/answer"
 
     @property
+    def negotiate(self) -> str:
+        """Where the browser itself is asked who somebody is."""
+        return f"{self.hub}login/negotiate"
+
+    def negotiate_then(self, after: str) -> str:
+        """The same, and where to go from there."""
+        return f"{self.negotiate}?{urlencode({'next': after})}" if after else self.negotiate
+
+    @property
     def come_back(self) -> str:
         """Where somebody else's sign-in page sends the browser back to; JupyterHub's address, so that what is registered there stays good."""
         return f"{self.hub}oauth_callback"

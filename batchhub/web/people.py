@@ -112,12 +112,15 @@ class AuthPeople:
         ]
 
     async def sign_in(self, handler: RequestHandler, way: str, data: Mapping[str, str], cookie: str) -> Entry | Asking:
-        """What a form sent: a password or a link."""
+        """What a form sent, a password or a link; or what the browser itself brought."""
         authenticator = self._way(way)
         refusal = "The username or the password is not right."
         if authenticator.kind is LoginKind.LINK:
             refusal = "This sign-in link was used already or is too old. Ask for a new one."
         account = data.get("username") or data.get("token", "")
+        if authenticator.kind is LoginKind.NEGOTIATE:
+            refusal = "Your Kerberos ticket does not count here, or this hub does not let you in."
+            account = secrets.token_hex(8)
         if authenticator.kind is LoginKind.REQUEST:
             # Nothing was typed that somebody could guess at: people are told apart by their address alone.
             refusal = "The site in front of this hub has not said who you are, or this hub does not let you in."

@@ -65,12 +65,14 @@ class SignIn(Page):
             link="link" in kinds,
             passwords=[way for way in ways if way.kind == "password"],
             others=[way for way in ways if way.kind == "redirect"],
+            negotiates=[way for way in ways if way.kind == "negotiate"],
         )
 
 
 _WORDS = (
     ("password", "With your account on the cluster."),
     ("redirect", "With an account you have already."),
+    ("negotiate", "With the Kerberos ticket that your computer has."),
     ("lti13", "Open this hub from your course."),
     ("lti11", "Open this hub from your course."),
     ("link", "Open the sign-in link you were given; each works once."),
@@ -99,6 +101,9 @@ class LoginPage(SignIn):
         only = people.ways[0] if len(people.ways) == 1 else None
         if self.web.settings.auto_login and only is not None and only.kind == "redirect" and not out:
             self.redirect(self.web.links.leave(only.name, self.after()))
+            return
+        if self.web.settings.auto_login and only is not None and only.kind == "negotiate" and not out:
+            self.redirect(self.web.links.negotiate_then(self.after()))
             return
         self.form()
 
@@ -141,6 +146,44 @@ class LoginPage(SignIn):
         if chosen not in names:
             raise Denied("One does not sign in this way here.")
         return chosen
+
+
+class NegotiatePage(SignIn):
+    """``/hub/login/negotiate``: the browser itself says who somebody is (RFC 4559).
+
+    It is asked once: a token that does not count is answered without asking again, so that no browser opens a password dialogue or begins anew
+    for ever. Scripts cannot bring somebody else's token (:meth:`Handler._check_origin`), and whoever is signed in stays who they are.
+    """
+
+    async def get(self) -> None:
+        """Ask, or take the answer."""
+        if self.visitor:
+            self.redirect(self.after())
+            return
+        people = self.web.services.people
+        way = next((way for way in people.ways if way.kind == "negotiate"), None)
+        try:
+            if way is None:
+                raise Denied("One does not sign in this way here.")
+            token = self._token()
+            if token is None:
+                self.set_status(401)
+                self.set_header("WWW-Authenticate", "Negotiate")
+                self.form(f"Your browser has no ticket of {way.title} for this hub, or is not set up to show it.")
+                return
+            entry = await people.sign_in(self, way.name, {"negotiate": token}, self.cookie(SESSION_COOKIE))
+        except HubError as error:
+            self.refuse(error)
+            return
+        self.enter(entry, self.after())
+
+    def _token(self) -> str | None:
+        """``None`` if there is none. Raises BadInput for more than one."""
+        lines = self.request.headers.get_list("Authorization")
+        given = [line.strip().partition(" ")[2].strip() for line in lines if line.lower().startswith("negotiate ")]
+        if len(lines) > 1:
+            raise BadInput("Your browser sent more than one answer.")
+        return given[0] if given else None
 
 
 class AnswerPage(SignIn):

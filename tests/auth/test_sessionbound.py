@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from batchhub.auth.passwords import Passwords
+from batchhub.auth.sessionbound import SessionBound
 from batchhub.core.errors import StoreUnavailable
 from batchhub.core.model import UserName
 from tests.web.fakes import Clock
@@ -24,8 +24,8 @@ def ended() -> list[str]:
 
 
 @pytest.fixture
-def held(clock: Clock, ended: list[str]) -> Passwords:
-    return Passwords(clock, 12 * HOUR, ended.append, most=3)
+def held(clock: Clock, ended: list[str]) -> SessionBound:
+    return SessionBound(clock, 12 * HOUR, ended.append, most=3)
 
 
 async def yes(session: str) -> bool:
@@ -36,14 +36,14 @@ async def no(session: str) -> bool:
     return False
 
 
-async def test_ones_own_and_nobody_elses(held: Passwords) -> None:
+async def test_ones_own_and_nobody_elses(held: SessionBound) -> None:
     held.keep(ANN, "s1", "sesame é")
     assert await held.of(ANN, yes, HOUR) == "sesame é"
     assert await held.of(EVE, yes, HOUR) is None
     assert "sesame" not in repr(held) + repr(vars(held))
 
 
-async def test_until_the_last_session_has_ended(held: Passwords, ended: list[str]) -> None:
+async def test_until_the_last_session_has_ended(held: SessionBound, ended: list[str]) -> None:
     held.keep(ANN, "s1", "old")
     held.keep(ANN, "s2", "new")
     held.sessions_ended(["s1", "other"])
@@ -54,7 +54,7 @@ async def test_until_the_last_session_has_ended(held: Passwords, ended: list[str
     assert len(held) == 0
 
 
-async def test_a_session_that_ended_elsewhere(held: Passwords, ended: list[str]) -> None:
+async def test_a_session_that_ended_elsewhere(held: SessionBound, ended: list[str]) -> None:
     """By another hub, or because it was idle: nobody told us."""
     held.keep(ANN, "s1", "sesame")
     assert await held.of(ANN, no, HOUR) is None
@@ -65,7 +65,7 @@ async def test_a_session_that_ended_elsewhere(held: Passwords, ended: list[str])
     assert ended == ["ann", "eve"]
 
 
-async def test_not_for_ever(held: Passwords, clock: Clock, ended: list[str]) -> None:
+async def test_not_for_ever(held: SessionBound, clock: Clock, ended: list[str]) -> None:
     held.keep(ANN, "s1", "sesame")
     clock.now += HOUR
     assert await held.of(ANN, yes, HOUR) is None, "too old for this cluster"
@@ -75,7 +75,7 @@ async def test_not_for_ever(held: Passwords, clock: Clock, ended: list[str]) -> 
     assert ended == ["ann"]
 
 
-async def test_a_database_that_is_away_gives_nothing_away(held: Passwords) -> None:
+async def test_a_database_that_is_away_gives_nothing_away(held: SessionBound) -> None:
     async def away(session: str) -> bool:
         raise StoreUnavailable("away")
 
@@ -85,7 +85,7 @@ async def test_a_database_that_is_away_gives_nothing_away(held: Passwords) -> No
     assert await held.of(ANN, yes, HOUR) == "sesame"
 
 
-async def test_let_go_while_we_ask(held: Passwords) -> None:
+async def test_let_go_while_we_ask(held: SessionBound) -> None:
     async def drop(session: str) -> bool:
         held.drop(ANN)
         return True
@@ -94,7 +94,7 @@ async def test_let_go_while_we_ask(held: Passwords) -> None:
     assert await held.of(ANN, drop, HOUR) is None
 
 
-async def test_bounded(held: Passwords, ended: list[str]) -> None:
+async def test_bounded(held: SessionBound, ended: list[str]) -> None:
     for name in "abcd":
         held.keep(UserName(name), f"s{name}", "x")
     assert len(held) == 3
@@ -103,7 +103,7 @@ async def test_bounded(held: Passwords, ended: list[str]) -> None:
     assert len(held) == 0
 
 
-def test_what_is_let_go_is_overwritten(held: Passwords) -> None:
+def test_what_is_let_go_is_overwritten(held: SessionBound) -> None:
     held.keep(ANN, "s1", "a very special secret")
     text = held._held[ANN].text
     held.drop(ANN)

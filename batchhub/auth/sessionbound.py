@@ -1,6 +1,6 @@
-"""The passwords that people signed in with, while they are signed in, for clusters that are reached as them by it.
+"""What people signed in with, while they are signed in, for clusters that are reached as them by it: passwords, and the names of their tickets' caches.
 
-In this hub's memory and nowhere else: not in the database, in no file, in no log. A password is held for the sessions that it opened, is asked for
+In this hub's memory and nowhere else: not in the database, in no file, in no log. A secret is held for the sessions that it opened, is asked for
 only while one of them is good, and is overwritten when the last has ended, when it is too old, or when a host refused it. Copies that Python
 or a library made of it meanwhile are out of our hands; whoever reads this process's memory has it anyhow.
 """
@@ -16,7 +16,7 @@ from batchhub.core.model import UserName
 from batchhub.core.ports import Clock
 
 MOST = 10_000
-"""People whose passwords are held; beyond it the one longest unused goes."""
+"""People whose secrets are held; beyond it the one longest unused goes."""
 
 
 @dataclass(slots=True)
@@ -24,38 +24,54 @@ class _Held:
     text: bytearray = field(repr=False)
     since: datetime
     sessions: set[str]
+    until: datetime | None
 
-    def wipe(self) -> None:
+    def wipe(self) -> str:
+        """Overwrite it; what it was."""
+        text = self.text.decode()
         self.text[:] = bytes(len(self.text))
+        return text
 
 
-class Passwords:
-    """``life`` is how long one is held at most. ``ended`` is told whose was let go, so that what was opened with it can be closed."""
+class SessionBound:
+    """One secret of each person.
 
-    def __init__(self, clock: Clock, life: timedelta, ended: Callable[[UserName], None], most: int = MOST) -> None:
+    ``life`` is how long it is held at most. ``ended`` is told whose was let go, so that what was opened with it can be
+    closed; ``wiped`` is told each that is held no more, also in favour of a newer one, so that what it names can be destroyed.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        life: timedelta,
+        ended: Callable[[UserName], None],
+        most: int = MOST,
+        wiped: Callable[[str], None] | None = None,
+    ) -> None:
         self._clock = clock
         self._life = life
         self._ended = ended
         self._most = most
+        self._wiped = wiped
         self._held: OrderedDict[UserName, _Held] = OrderedDict()
 
     def __len__(self) -> int:
         """How many are held."""
         return len(self._held)
 
-    def keep(self, user: UserName, session: str, password: str) -> None:
-        """Somebody signed in with it; ``session`` is the id of what they got."""
+    def keep(self, user: UserName, session: str, secret: str, until: datetime | None = None) -> None:
+        """Somebody signed in with it; ``session`` is the id of what they got. It ends by itself at ``until``."""
         before = self._held.pop(user, None)
         sessions = {session}
         if before is not None:
             sessions |= before.sessions
-            before.wipe()
-        self._held[user] = _Held(bytearray(password.encode()), self._clock(), sessions)
+            self._wipe(before)
+        self._held[user] = _Held(bytearray(secret.encode()), self._clock(), sessions, until)
         while len(self._held) > self._most:
             self.drop(next(iter(self._held)))
 
     async def of(self, user: UserName, alive: Callable[[str], Awaitable[bool]], life: timedelta) -> str | None:
-        """The password, if it is younger than ``life`` and one of its sessions is ``alive``. Raises what ``alive`` does."""
+        """The secret, if it is younger than ``life`` and one of its sessions is ``alive``. Raises what ``alive`` does."""
         held = self._held.get(user)
         if held is None or self._old(held):
             self._drop(user, held)
@@ -65,7 +81,7 @@ class Passwords:
         for session in tuple(held.sessions):
             if await alive(session):
                 if self._held.get(user) is not held:
-                    return None  # let go, or typed anew, while we asked
+                    return None  # let go, or replaced, while we asked
                 self._held.move_to_end(user)
                 return held.text.decode()
             held.sessions.discard(session)
@@ -73,7 +89,7 @@ class Passwords:
         return None
 
     def since(self, user: UserName) -> datetime | None:
-        """When it was typed."""
+        """When it was brought."""
         held = self._held.get(user)
         return held.since if held is not None else None
 
@@ -100,10 +116,16 @@ class Passwords:
             self.drop(user)
 
     def _old(self, held: _Held) -> bool:
-        return self._clock() - held.since >= self._life
+        now = self._clock()
+        return now - held.since >= self._life or (held.until is not None and now >= held.until)
 
     def _drop(self, user: UserName, held: _Held | None) -> None:
         if held is not None and self._held.get(user) is held:
             del self._held[user]
-            held.wipe()
+            self._wipe(held)
             self._ended(user)
+
+    def _wipe(self, held: _Held) -> None:
+        text = held.wipe()
+        if self._wiped is not None:
+            self._wiped(text)
