@@ -198,7 +198,7 @@ class Pages(Configurable):
     help_url = Unicode(help="Where people find help; shown in the page's foot.").tag(config=True)
     auto_login = Bool(
         False,
-        help="Where another site's sign-in page is the only way in, go there at once instead of showing a button.",
+        help="Where another site's sign-in page, or Kerberos, is the only way in, go there at once instead of showing a button.",
     ).tag(config=True)
     metrics_public = Bool(
         False, help="Answer /hub/metrics to anybody; otherwise loopback and admins' tokens only."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pwd
 import re
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ from tests.kdc import HOME, Kdc, kdc
 from tests.proxy.harness import App, World, running
 from tests.sshd import Sshd, accounts
 from tests.transport.conftest import until
-from tests.web.fakes import Browser, Clock, FakeHub, Plain
+from tests.web.fakes import Browser, Clock, FakeHub, Plain, open_site
 
 NAME = f"bht-krb{os.getpid()}"
 ID = Command(("id", "-un"))
@@ -220,15 +221,26 @@ async def test_tickets_that_are_gone(whole: Whole) -> None:
 
 
 async def test_a_password_serves_where_tickets_are_refused(whole: Whole, login: Sshd) -> None:
-    """Not by this sshd, which takes none; that it is what is tried shows."""
+    """This sshd takes none; that it is what is tried shows."""
     await whole.signed_in("--delegation", "always")
     cluster, user = whole.owning._clusters["hpc"], UserName(NAME)
     tickets: Any = await whole.owning.proof(cluster, user)
     session = next(iter(whole.owning.tickets._held[user].sessions))
-    whole.owning.refused_tickets(cluster, user, tickets)
+    account = pwd.getpwnam(NAME)
+    others = Path(account.pw_dir) / ".k5login"
+    others.write_text(f"somebody-else@{HOME}\n")
+    os.chown(others, account.pw_uid, account.pw_gid)
+    try:
+        with pytest.raises(Unreachable, match=f"refused the Kerberos ticket of user {NAME}"):
+            await whole.run()
+    finally:
+        others.unlink()
     assert await whole.owning.proof(cluster, user) == tickets, "there is nothing else"
     whole.owning.keep(user, session, Brought("a password"))
     assert getattr(await whole.owning.proof(cluster, user), "text", "") == "a password"
+    with pytest.raises(Unreachable, match="refused the password"):
+        await whole.run()
+    assert await whole.run() == NAME, "a refused password is forgotten; the tickets are tried again"
 
 
 async def test_the_sign_in_page(whole: Whole) -> None:
@@ -253,6 +265,18 @@ async def test_the_sign_in_page(whole: Whole) -> None:
     )
     assert answer.code == 403
     browser.has("did not come from it")
+
+
+async def test_with_nothing_else_there_is_no_button_to_press(realm: Kdc) -> None:
+    way = KerberosAuthenticator(keytab=realm.keytab, service="HTTP@localhost", realms=[HOME], allow_all=True)
+    site = open_site(WebSettings(auto_login=True), more={"kerberos": way}, without=("plain", "link"))
+    try:
+        answer = await site.browser().get("hub/login?next=/hub/token")
+        assert answer.headers["Location"] == "/hub/login/negotiate?next=%2Fhub%2Ftoken"
+        assert (await site.browser().get("hub/login?out=1")).code == 200, "who signed out stays out"
+    finally:
+        site.server.stop()
+        await site.server.close_all_connections()
 
 
 async def test_tries_are_counted(whole: Whole) -> None:

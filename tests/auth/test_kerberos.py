@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import time
 from base64 import b64encode
 from collections.abc import Iterator
@@ -211,6 +212,12 @@ def test_a_token_could_be_read_on_the_way(realm: Kdc) -> None:
 def test_used_tokens_are_remembered(realm: Kdc, monkeypatch: pytest.MonkeyPatch, setting: tuple[str, str]) -> None:
     monkeypatch.setenv(*setting)
     with pytest.raises(ConfigError, match="memory of used tickets"):
+        way(realm)
+
+
+def test_without_the_package_the_error_names_it(realm: Kdc, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "batchhub.auth.gss", None)
+    with pytest.raises(ConfigError, match=r"pip install 'batchhub\[kerberos\]'"):
         way(realm)
 
 

@@ -112,3 +112,22 @@ def test_what_is_let_go_is_overwritten(held: SessionBound) -> None:
     text = held._held[ANN].text
     held.keep(ANN, "s1", "second")
     assert bytes(text) == bytes(5)
+
+
+async def test_what_ends_by_itself(clock: Clock) -> None:
+    """Tickets: each that is held no more is told, once, whatever the reason."""
+    wiped: list[str] = []
+    held = SessionBound(clock, 12 * HOUR, lambda user: None, wiped=wiped.append)
+    held.keep(ANN, "s1", "first", clock() + HOUR)
+    held.keep(ANN, "s1", "second", clock() + HOUR)
+    held.keep(EVE, "s2", "eve's", clock() + 2 * HOUR)
+    assert wiped == ["first"]
+    clock.now += HOUR
+    assert await held.of(ANN, yes, 12 * HOUR) is None
+    assert wiped == ["first", "second"]
+    await held.sweep(yes)
+    assert await held.of(EVE, yes, 12 * HOUR) == "eve's"
+    clock.now += HOUR
+    await held.sweep(yes)
+    held.close()
+    assert wiped == ["first", "second", "eve's"]
