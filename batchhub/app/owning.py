@@ -42,7 +42,7 @@ class Owning:
         self.keys = keys
         life = timedelta(hours=max(hours, default=0.0))
         self.passwords = SessionBound(clock, life, self._let_go)
-        self.tickets = SessionBound(clock, life, self._let_go, wiped=destroy)
+        self.tickets = SessionBound(clock, life, self._let_go, wiped=self._destroy)
         self._blocking = Blocking("own tickets", "Too many people connect right now; please try again in a minute.")
         self._refused: dict[tuple[str, UserName], str] = {}
         """The cache of tickets that a cluster did not take, for whom there may be a password besides."""
@@ -132,6 +132,10 @@ class Owning:
         except _gss().Expired as error:
             self.tickets.drop(user)
             raise Unproven(_EXPIRED.format(cluster=_title(cluster))) from error
+
+    def _destroy(self, ccache: str) -> None:
+        destroy(ccache)
+        self._refused = {whose: other for whose, other in self._refused.items() if other != ccache}
 
     def refused_tickets(self, cluster: ClusterSettings, user: UserName, tickets: Tickets) -> None:
         """The cluster did not take them; others may."""

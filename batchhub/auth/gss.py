@@ -63,6 +63,8 @@ def forward(delegated: Any, now: datetime) -> ForwardedTickets:
         delegated.store(store={"ccache": held.name}, usage="initiate", overwrite=True)
     except gssapi.exceptions.GSSError as error:
         raise NotAccepted(words(error)) from error
+    except OSError as error:
+        raise NotAccepted(str(error)) from error
     return held
 
 

@@ -123,7 +123,11 @@ class KerberosAuthenticator(Authenticator):
     async def _forwarded(self, delegated: Any) -> Any:
         if delegated is None or not self.pass_through:
             return None
-        return await self._blocking.ask(lambda: self._gss.forward(delegated, self._clock()), self.timeout)
+        try:
+            return await self._blocking.ask(lambda: self._gss.forward(delegated, self._clock()), self.timeout)
+        except self._gss.NotAccepted as error:
+            log.warning("Kerberos: forwarded tickets cannot be kept: %.300s", error)
+            return None
 
     def knows_groups(self) -> bool:
         """A ticket says none that other systems understand."""

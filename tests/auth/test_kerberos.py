@@ -100,7 +100,7 @@ async def test_a_token_is_good_once(realm: Kdc, caplog: pytest.LogCaptureFixture
     first, second = way(realm), way(realm)
     assert await enter(first, token) is not None
     assert await enter(first, token) is None
-    assert await enter(second, token) is None, "nor for another process of this machine"
+    assert await enter(second, token) is None, "nor is the memory of it one acceptor's"
     assert "replay" in caplog.text
 
 
