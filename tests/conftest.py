@@ -7,9 +7,10 @@ import pytest
 _LONG = (
     "e2e/test_slurm",
     "e2e/test_fakesched",
-    "e2e/",
     "control/test_crashes",
+    "e2e/",
     "lab/",
+    "engines/",
     "bench/",
     "proxy/test_supervisor",
 )
