@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import pwd
 import re
@@ -179,21 +180,39 @@ class Sshd:
 def accounts(shells: dict[str, str]) -> Iterator[dict[str, Path]]:
     """Accounts of this machine (name -> login shell) for as long as the block runs; their homes. Those that exist are kept."""
     need_root()
-    made: list[str] = []
-    homes = Path(tempfile.mkdtemp(prefix="batchhub-homes-"))
-    homes.chmod(0o755)
-    try:
-        for name, shell in shells.items():
+    with contextlib.ExitStack() as held:
+        yield {name: held.enter_context(_account(name, shell)) for name, shell in shells.items()}
+
+
+@contextlib.contextmanager
+def _account(name: str, shell: str) -> Iterator[Path]:
+    """One of them. Workers of a test run may use the same at one time: the first makes it, the last removes it."""
+    with (Path(tempfile.gettempdir()) / f"batchhub-account-{name}").open("a+") as users:
+        while True:
+            fcntl.flock(users, fcntl.LOCK_SH)
+            if _at_home(name):
+                break
+            fcntl.flock(users, fcntl.LOCK_EX)
             if not _at_home(name):
+                # One that a killed run left behind, without its home.
+                account_tool("userdel", "-f", name, check=False)
+                place = tempfile.mkdtemp(prefix="batchhub-home-")
+                Path(place).chmod(0o755)
                 # '*' is no password; '!', which useradd would set, is a locked account to sshd.
-                argv = ["useradd", "-m", "-d", str(homes / name), "-s", shell, "-p", "*", name]
-                account_tool(*argv)
-                made.append(name)
-        yield {name: Path(pwd.getpwnam(name).pw_dir) for name in shells}
-    finally:
-        for name in made:
-            account_tool("userdel", "-f", "-r", name, check=False)
-        shutil.rmtree(homes, ignore_errors=True)
+                account_tool("useradd", "-m", "-d", f"{place}/{name}", "-s", shell, "-p", "*", name)
+                users.truncate(0)
+                users.write(place)
+                users.flush()
+        try:
+            yield Path(pwd.getpwnam(name).pw_dir)
+        finally:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                users.seek(0)
+                if place := users.read():
+                    account_tool("userdel", "-f", "-r", name, check=False)
+                    shutil.rmtree(place, ignore_errors=True)
+                    users.truncate(0)
 
 
 def _is_sshd(process: psutil.Process) -> bool:
@@ -219,15 +238,11 @@ def account_tool(*argv: str, stdin: str = "", check: bool = True) -> None:
 
 
 def _at_home(name: str) -> bool:
-    """Whether there is such an account; one that a killed run left behind, without its home, is removed."""
+    """Whether there is such an account, with its home."""
     try:
-        home = pwd.getpwnam(name).pw_dir
+        return Path(pwd.getpwnam(name).pw_dir).is_dir()
     except KeyError:
         return False
-    if Path(home).is_dir():
-        return True
-    account_tool("userdel", "-f", name, check=False)
-    return False
 
 
 def _free_port() -> int:

@@ -61,7 +61,9 @@ async def test_a_cancel_that_the_scheduler_swallowed_is_given_again(world: World
     assert world.orders() == (1, 1)
     ended = await world.until_phase(Phase.ENDED, seconds=16)
     assert ended.outcome is Outcome.STOPPED
-    assert world.orders() == (1, 2)
+    submits, cancels = world.orders()
+    assert submits == 1
+    assert cancels >= 2, "once more at least: a busy machine's cluster takes a while for it, in which it is told again"
 
 
 @everywhere
