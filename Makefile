@@ -37,9 +37,9 @@ test: $(VENV)/.test
 # There is no wheel of it for Linux, so it is built, with what tests/install-debian has brought.
 KERBEROS := CFLAGS=-O0 $(BIN)/python -m pip install --quiet --disable-pip-version-check 'gssapi>=1.8'
 
-# Most tests wait for daemons and browsers, so four at a time keep two cores busy. One file is one worker's: labs are shared within it.
+# Most tests wait for daemons and browsers, so three at a time keep two cores busy. One file is one worker's: labs are shared within it.
 # tests/conftest.py puts the long files first, which xdist would start last: they have few tests.
-PYTEST_ARGS ?= -n 4 --dist loadfile --no-loadscope-reorder
+PYTEST_ARGS ?= -n 3 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -211,7 +211,8 @@ class Person:
         self.page.goto(f"{self.hub.url}/hub/spawn" + (f"/{server}" if server else ""))
 
     def submit(self, **values: str) -> None:
-        """Fill the form by its fields' names and press Start."""
+        """Fill the form by its fields' names and press Start, once the page is whole: on a busy machine its text is there before its fields."""
+        self.page.wait_for_load_state()
         for name, value in values.items():
             field = self.page.locator(f"[name={name}]")
             if field.evaluate("element => element.tagName") == "SELECT":
