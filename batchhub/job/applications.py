@@ -157,7 +157,7 @@ _JUPYTER_SOCKET = ("--ServerApp.sock={socket}", "--ServerApp.sock_mode=0600")
 JUPYTERLAB = Application(
     name="jupyterlab",
     title="JupyterLab",
-    # Not `jupyter lab`: that is a Python which looks for this program, starts it, and costs a quarter of a second first.
+    # Not `jupyter lab`: that is a Python of its own, which looks for this program and starts it.
     argv=("jupyter-lab", *_JUPYTER, *_JUPYTER_PORT),
     socket_argv=("jupyter-lab", *_JUPYTER, *_JUPYTER_SOCKET),
     # jupyter_server/auth/identity.py: JUPYTER_TOKEN wins over JUPYTER_TOKEN_FILE; a file's content is taken as it is.
