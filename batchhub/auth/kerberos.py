@@ -13,7 +13,6 @@ import stat
 from base64 import b64decode, b64encode
 from binascii import Error as NotBase64
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from traitlets import Bool, Float, List, Unicode
 
 from batchhub.auth.base import Authenticator, Brought, LoginKind, Place
 from batchhub.auth.blocking import Blocking
+from batchhub.auth.clock import utc_now
 from batchhub.auth.lti13 import need_https
 from batchhub.core.errors import ConfigError, Denied, Unreachable
 from batchhub.core.ports import Clock
@@ -36,10 +36,6 @@ _PRINCIPAL = re.compile(r"([A-Za-z0-9_.+-]{1,128})@([A-Za-z0-9_.-]{1,255})")
 _SERVICE = re.compile(r"HTTP@[A-Za-z0-9.-]{1,253}")
 _NTLM = b"NTLMSSP\0"
 """What Windows sends to a host for which it has no ticket."""
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)  # noqa: TID251  (what app hands in as well, for a site's own script)
 
 
 class KerberosAuthenticator(Authenticator):
@@ -71,7 +67,7 @@ class KerberosAuthenticator(Authenticator):
     ).tag(config=True)
     timeout = Float(10.0, help="Seconds that the check of a ticket may take.").tag(config=True)
 
-    def __init__(self, *, clock: Clock = _utc_now, **kwargs: Any) -> None:
+    def __init__(self, *, clock: Clock = utc_now, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._clock = clock
         self._blocking = Blocking("kerberos")

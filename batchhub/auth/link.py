@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from batchhub.auth.base import Authenticator, LoginKind
+from batchhub.auth.clock import utc_now
 from batchhub.core.errors import TooMany
 from batchhub.core.ports import Clock
 
@@ -16,10 +17,6 @@ OPEN_LINKS = 1000
 """Links issued and neither used nor expired, at most."""
 
 _LIFE = timedelta(minutes=15)
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)  # noqa: TID251  (what app hands in as well, for a site's own script)
 
 
 class LinkAuthenticator(Authenticator):
@@ -30,7 +27,7 @@ class LinkAuthenticator(Authenticator):
 
     kind = LoginKind.LINK
 
-    def __init__(self, *, clock: Clock = _utc_now, used: Callable[[str], None] | None = None, **kwargs: Any) -> None:
+    def __init__(self, *, clock: Clock = utc_now, used: Callable[[str], None] | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._clock = clock
         self._used = used

@@ -18,6 +18,7 @@ from urllib.parse import parse_qsl, urlsplit
 from traitlets import Dict, Set, Unicode
 
 from batchhub.auth.base import Authenticator, LoginKind, Place
+from batchhub.auth.clock import utc_now
 from batchhub.auth.lti13 import model_of, need_https
 from batchhub.auth.lti_people import ID_LIMIT, MOST_ROLES, Learner
 from batchhub.auth.lti_tables import Consumer, check_username_key, frames_of, read_consumers
@@ -41,10 +42,6 @@ _FIXED = {
 }
 
 
-def _utc_now() -> datetime:
-    return datetime.now(UTC)  # noqa: TID251  (what app hands in as well, for a site's own script)
-
-
 class LTI11Authenticator(Authenticator):
     """Signs in whoever opens this hub in a course of one of ``consumers``."""
 
@@ -64,7 +61,7 @@ class LTI11Authenticator(Authenticator):
         Unicode(), help="Members of one of these may sign in: {'course:42', 'course:77:instructor'}."
     ).tag(config=True)
 
-    def __init__(self, *, clock: Clock = _utc_now, **kwargs: Any) -> None:
+    def __init__(self, *, clock: Clock = utc_now, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         name = f"c.{type(self).__name__}"
         self._clock = clock

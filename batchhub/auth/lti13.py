@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 from traitlets import Dict, Float, Set, Unicode
 
 from batchhub.auth.base import Authenticator, Departure, LoginKind, Place
+from batchhub.auth.clock import utc_now
 from batchhub.auth.departures import LIFE
 from batchhub.auth.key_ring import KeyRing
 from batchhub.auth.lti_people import Learner, groups_of, is_admin, name_of
@@ -33,10 +34,6 @@ ALGORITHMS = ("RS256", "ES256")
 """The Security Framework (section 5.1.2) asks for RS256 and allows what is as strong."""
 HINT_LIMIT = 4096
 """Characters of ``login_hint`` and ``lti_message_hint``, which the platform wants back as they are."""
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)  # noqa: TID251  (what app hands in as well, for a site's own script)
 
 
 class LTI13Authenticator(Authenticator):
@@ -63,7 +60,7 @@ class LTI13Authenticator(Authenticator):
         help="A file of certificates to trust instead of the system's, for a platform with one of the site's own."
     ).tag(config=True)
 
-    def __init__(self, *, clock: Clock = _utc_now, **kwargs: Any) -> None:
+    def __init__(self, *, clock: Clock = utc_now, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         name = f"c.{type(self).__name__}"
         self._clock = clock

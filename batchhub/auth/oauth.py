@@ -10,7 +10,6 @@ import logging
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 from traitlets import Bool, Dict, Float, Set, Unicode
 
 from batchhub.auth.base import Authenticator, Departure, KnownPerson, LoginKind
+from batchhub.auth.clock import utc_now
 from batchhub.auth.oauth_http import Answer, Asker
 from batchhub.auth.secretfile import read_secret_file
 from batchhub.core.errors import ConfigError, Denied, Unreachable
@@ -31,10 +31,6 @@ _RESERVED = frozenset({
     "client_id", "code_challenge", "code_challenge_method", "nonce", "redirect_uri", "request", "request_uri", "response_mode",
     "response_type", "scope", "state",
 })  # fmt: skip
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)  # noqa: TID251  (what app hands in as well, for a site's own script)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +97,7 @@ class OAuthAuthenticator(Authenticator):
         help="A file of certificates to trust instead of the system's, for a provider with one of the site's own."
     ).tag(config=True)
 
-    def __init__(self, *, clock: Clock = _utc_now, **kwargs: Any) -> None:
+    def __init__(self, *, clock: Clock = utc_now, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._clock = clock
         self.tools = _tools()
