@@ -23,6 +23,9 @@ from batchhub.core.model import OptionValue, Outcome, Person, Server, UserName
 
 log = logging.getLogger(__name__)
 
+ENDS_AT_ONCE = 4
+"""Ends that ``post_stop_hook`` is told of at a time, others wait: a maintenance ends all servers in a minute, and starts need threads too."""
+
 Hook = Callable[..., Any]
 
 
@@ -95,6 +98,7 @@ class Hooks:
             "hooks", "Too much is asked of this site's hooks right now; please try again in a minute."
         )
         self._tasks = Tasks("hooks")
+        self._telling = asyncio.Semaphore(ENDS_AT_ONCE)
 
     async def additions(self, server: Server) -> Additions:
         """What they add to its job: ``auth_state_hook``, then ``pre_spawn_hook``, whose word counts. Raises what they refuse with, Denied, StoreUnavailable."""
@@ -140,7 +144,7 @@ class Hooks:
         except TimeoutError:
             log.error("%s did not end within %g seconds", name, self._hooks.deadline)  # noqa: TRY400  (there is nothing to trace)
             raise Denied(f"The site's {name} took too long; please tell the hub's administrator.") from None
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             log.exception("%s failed", name)
             raise Denied(f"The site's {name} failed; the hub's administrator finds the reason in its log.") from error
         try:
@@ -162,10 +166,11 @@ class Hooks:
                 server.exit_code,
                 server.words,
             )
-            await self._call(hook, stop)
+            async with self._telling:
+                await self._call(hook, stop)
         except TimeoutError:
-            log.error("post_stop_hook did not end within %g seconds", self._hooks.deadline)  # noqa: TRY400
-        except Exception:
+            log.error("post_stop_hook did not end within %g seconds for server %s", self._hooks.deadline, server.id)  # noqa: TRY400
+        except (Exception, SystemExit):
             log.exception("post_stop_hook failed for server %s", server.id)
 
     async def _call(self, hook: Hook, *words: object) -> object:

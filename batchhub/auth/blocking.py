@@ -21,24 +21,28 @@ class Blocking:
     """Threads of one authenticator, or whoever asks. None is started before the first question. ``full``: the sentence when others wait already."""
 
     def __init__(
-        self, name: str, full: str = "Too many people are signing in right now; please try again in a minute."
+        self,
+        name: str,
+        full: str = "Too many people are signing in right now; please try again in a minute.",
+        threads: int = THREADS,
     ) -> None:
         self._full = full
-        self._threads = ThreadPoolExecutor(THREADS, name)
+        self._threads = ThreadPoolExecutor(threads, name)
         self._waiting = 0
 
     async def ask(self, question: Callable[[], T], seconds: float) -> T:
-        """The answer. Raises what the question raises; TimeoutError; TooMany when others wait already."""
+        """The answer. Raises what the question raises; TimeoutError; TooMany when others wait already.
+
+        A question that nobody waits for any more is not begun: a password that was typed once is not tried twice.
+        """
         if self._waiting >= WAITING_LIMIT:
             raise TooMany(self._full)
         self._waiting += 1
-        # Held until the thread is free again, not only until somebody stops to wait for it.
-        future = self._threads.submit(question)
+        # Counted until the thread is free again, not only until somebody stops to wait for it.
+        future = self._threads.submit(_answered, question)
         loop = asyncio.get_running_loop()
-        waiter = asyncio.wrap_future(future)
-        waiter.add_done_callback(_ignore)
         future.add_done_callback(lambda _: _call_soon(loop, self._freed))
-        return await asyncio.wait_for(asyncio.shield(waiter), seconds)
+        return await asyncio.wait_for(asyncio.wrap_future(future), seconds)
 
     def close(self) -> None:
         """Let the threads go; those that wait for an answer end when it comes."""
@@ -48,10 +52,12 @@ class Blocking:
         self._waiting -= 1
 
 
-def _ignore(waiter: asyncio.Future[Any]) -> None:
-    # Nobody may be waiting any more; then its error is nobody's.
-    if not waiter.cancelled():
-        waiter.exception()
+def _answered(question: Callable[[], T]) -> T:
+    """Raises RuntimeError for what no future can carry (StopIteration), what would end the hub (``sys.exit``), or would read as if we had not waited."""
+    try:
+        return question()
+    except (StopIteration, SystemExit, KeyboardInterrupt, TimeoutError) as error:
+        raise RuntimeError(f"{type(error).__name__} was raised: {error}") from error
 
 
 def _call_soon(loop: asyncio.AbstractEventLoop, work: Any) -> None:

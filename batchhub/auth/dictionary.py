@@ -5,10 +5,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from argon2 import PasswordHasher, extract_parameters
@@ -17,10 +15,16 @@ from traitlets import Dict, Unicode, validate
 from traitlets.traitlets import TraitError
 
 from batchhub.auth.base import PASSWORD_LIMIT, Authenticator, KnownPerson, LoginKind
+from batchhub.auth.blocking import Blocking
 from batchhub.auth.rules import outer_names
 from batchhub.core.errors import BadInput, Unreachable
 
 log = logging.getLogger(__name__)
+
+CHECKS = 2
+"""Checks at a time: each takes a core for a moment, and 64 MiB."""
+PATIENCE = 60.0
+"""Seconds that somebody waits for their turn and the check."""
 
 
 class DictionaryAuthenticator(Authenticator):
@@ -36,13 +40,17 @@ class DictionaryAuthenticator(Authenticator):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        # Few: each check takes a core for a moment, and 64 MiB.
-        self._threads = ThreadPoolExecutor(2, "passwords")
+        self._blocking = Blocking("passwords", threads=CHECKS)
         self._nobody = hash_password("the password of somebody who is not in the table")
 
     @validate("users")
     def _check_users(self, proposal: Mapping[str, Any]) -> dict[str, str]:
         for name, digest in proposal["value"].items():
+            plain = self.normalize_username(name)
+            if plain != name:
+                raise TraitError(
+                    f"users[{name!r}]: nobody is known here by this name; {plain!r} is how it is looked up."
+                )
             try:
                 extract_parameters(digest)
             except InvalidHashError:
@@ -53,11 +61,14 @@ class DictionaryAuthenticator(Authenticator):
         return dict(proposal["value"])
 
     async def authenticate(self, handler: Any, data: Mapping[str, Any]) -> str | None:
-        """The name, if the password is the one its hash was made of. Raises Unreachable when this machine had no memory or thread for the check."""
+        """The name, if the password is the one its hash was made of. Raises TooMany, and Unreachable when this machine was too busy or full for the check."""
         del handler
-        name = self.normalize_username(str(data.get("username", "")))
-        loop, password = asyncio.get_running_loop(), str(data.get("password", ""))
-        return name if await loop.run_in_executor(self._threads, self._verify, name, password) else None
+        name, password = self.normalize_username(str(data.get("username", ""))), str(data.get("password", ""))
+        try:
+            right = await self._blocking.ask(lambda: self._verify(name, password), PATIENCE)
+        except TimeoutError as error:
+            raise Unreachable("The password check did not end in time; please try again.") from error
+        return name if right else None
 
     async def refresh_user(self, user: KnownPerson, handler: Any = None) -> bool | Mapping[str, Any]:
         """Whether they are in the table still."""
@@ -76,7 +87,7 @@ class DictionaryAuthenticator(Authenticator):
 
     def close(self) -> None:
         """Let the threads go."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._blocking.close()
 
     def _verify(self, name: str, password: str) -> bool:
         digest = self.users.get(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import sys
 import threading
 from dataclasses import FrozenInstanceError, replace
 from datetime import UTC, datetime
@@ -106,10 +107,17 @@ def fails(spawn):
     raise KeyError(spawn.auth_state["token"])
 
 
+async def exits(spawn):
+    raise SystemExit(spawn.auth_state["token"])
+
+
 @pytest.mark.parametrize(
     ("hook", "words"),
     [
         (fails, "failed"),
+        (exits, "failed"),
+        (lambda spawn: sys.exit(3), "failed"),
+        (lambda spawn: next(group for group in spawn.person.groups if group == "none"), "failed"),
         (lambda spawn: 7, "failed"),
         (lambda spawn: {"environment": {"BATCHHUB_X": spawn.auth_state["token"]}}, "failed"),
         (lambda spawn: {"files": {"../x": spawn.auth_state["token"]}}, "failed"),
@@ -153,6 +161,17 @@ async def test_the_end_is_told_and_nobody_waits(people, caplog) -> None:
         await asyncio.sleep(0)
     assert "post_stop_hook failed for server abcdefghij22" in caplog.text
     people.hooks().ended(SERVER)
+
+
+async def test_of_many_ends_at_once_none_is_forgotten(people, monkeypatch) -> None:
+    monkeypatch.setattr("batchhub.auth.blocking.WAITING_LIMIT", 5)
+    told: list[str] = []
+    hooks = people.hooks(post_stop=lambda stop: told.append(stop.server_id))
+    for number in range(20):
+        hooks.ended(replace(SERVER, id=ServerId(f"server{number}")))
+    while hooks._tasks._tasks:
+        await asyncio.sleep(0)
+    assert sorted(told) == sorted(f"server{number}" for number in range(20))
 
 
 @pytest.mark.parametrize("name", ["pre_spawn_hook", "post_stop_hook", "auth_state_hook"])

@@ -1,5 +1,6 @@
 """Names and hashes from the configuration."""
 
+import asyncio
 import logging
 
 import pytest
@@ -69,6 +70,22 @@ async def test_a_password_that_cannot_be_checked_is_not_called_wrong(monkeypatch
         await enter(DictionaryAuthenticator(users=USERS), "ann", "right")
     assert "could not be checked: Memory allocation error" in caplog.text
     assert "right" not in caplog.text
+
+
+def test_a_name_that_nobody_could_sign_in_with_is_refused() -> None:
+    with pytest.raises(TraitError, match="'ann' is how it is looked up"):
+        DictionaryAuthenticator(users={"Ann": USERS["ann"]})
+
+
+async def test_a_flood_of_guesses_does_not_pile_up(monkeypatch) -> None:
+    monkeypatch.setattr("batchhub.auth.blocking.WAITING_LIMIT", 2)
+    made = DictionaryAuthenticator(users=USERS)
+    found = await asyncio.gather(*(enter(made, "ann", "right") for _ in range(5)), return_exceptions=True)
+    assert sorted(type(one).__name__ for one in found) == ["Identity"] * 2 + ["TooMany"] * 3
+    monkeypatch.setattr("batchhub.auth.dictionary.PATIENCE", 0)
+    with pytest.raises(Unreachable, match="in time"):
+        await enter(made, "ann", "right")
+    made.close()
 
 
 async def test_hash_password() -> None:
