@@ -77,9 +77,9 @@ class Chore(Protocol):
 
 
 async def _status(persons: Persons, file: VaultFile) -> None:
+    say(f"{len(file.read_keys())} keys.")
     vault = file.current()
     counts = Counter([_state(vault, one) async for page in _pages(persons) for one in page])
-    say(f"{len(file.read_keys())} keys.")
     for state in State:
         say(f"{counts[state]} {state.value}.")
 

@@ -7,8 +7,10 @@ directory is asked whether the password is right, by a simple bind. The hub's na
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
 
@@ -16,15 +18,20 @@ from traitlets import Bool, Int, List, Unicode
 
 from batchhub.auth.base import Authenticator, KnownPerson, LoginKind, Place
 from batchhub.auth.blocking import Blocking
+from batchhub.auth.clock import utc_now
 from batchhub.auth.ldap_text import below, first_value, in_dn, in_filter
 from batchhub.auth.ldap_wire import Directory, Found, ServerAddress, Session, Unanswered, WrongPassword
 from batchhub.auth.rules import outer_names
 from batchhub.auth.secretfile import read_secret_file
 from batchhub.core.errors import ConfigError, Unreachable
+from batchhub.core.ports import Clock
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+AWAY = timedelta(seconds=60)
+"""For so long a server that did not answer is asked after the others: else everybody waits for it first, and the threads are soon taken."""
 
 
 class LDAPAuthenticator(Authenticator):
@@ -35,7 +42,7 @@ class LDAPAuthenticator(Authenticator):
     pass_through = Bool(True, help=Authenticator.pass_through.help).tag(config=True)
     servers = List(
         Unicode(),
-        help="Addresses, asked in this order until one answers: ldaps://ldap1.example.org, or ldap://… with StartTLS.",
+        help="Addresses, asked in this order until one answers, those that did not a minute ago last: ldaps://ldap1.example.org, or ldap://… with StartTLS.",
     ).tag(config=True)
     ca_file = Unicode(help="Certificates (PEM) of those who may vouch for the servers. Empty: the system's.").tag(
         config=True
@@ -68,11 +75,13 @@ class LDAPAuthenticator(Authenticator):
         super().__init__(**kwargs)
         self._blocking = Blocking("ldap")
         self._directories: tuple[Directory, ...] | None = None
+        self._away: dict[Directory, datetime] = {}
+        self._clock: Clock = utc_now
         self._bind_password = ""
 
     def settle(self, place: Place) -> None:
         """Refuse what could not work, or would let in whom nobody meant."""
-        del place
+        self._clock = place.clock
         if bool(self.user_dns) == bool(self.search_base):
             raise ConfigError("c.LDAPAuthenticator: either user_dns or search_base says where people are.")
         if any("{username}" not in one for one in self.user_dns) or "{username}" not in self.search_filter:
@@ -139,7 +148,8 @@ class LDAPAuthenticator(Authenticator):
 
     def _ask_each(self, directories: tuple[Directory, ...], name: str, question: Callable[[Directory], T]) -> T | None:
         """In a thread, about ``name``. The first server that answers decides; a wrong password is not tried at another."""
-        for directory in directories:
+        now, away = self._clock(), dict(self._away)
+        for directory in sorted(directories, key=lambda one: one in away and now - away[one] < AWAY):
             try:
                 return question(directory)
             except WrongPassword as error:
@@ -147,6 +157,7 @@ class LDAPAuthenticator(Authenticator):
                 return None
             except Unanswered as error:
                 log.warning("%s did not answer: %s", directory.address, error)
+                self._away[directory] = now
         raise Unreachable("The directory of people does not answer; please try again in a minute.")
 
     def _ask(self, directory: Directory, name: str, password: str) -> Mapping[str, Any] | None:
@@ -170,6 +181,9 @@ class LDAPAuthenticator(Authenticator):
         with directory.service(self.bind_dn, self._bind_password) as session:
             found = self._find(directory, session, name)
             if found is None:
+                # A bind that fails, as for a wrong password: the time must not tell who is in the directory.
+                with contextlib.suppress(WrongPassword), directory.bound(self.search_base, password):
+                    pass
                 return None
             with directory.bound(found.dn, password):
                 pass

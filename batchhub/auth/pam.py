@@ -21,11 +21,13 @@ from traitlets import Bool, Float, Int, Unicode
 from batchhub.auth.base import Authenticator, KnownPerson, LoginKind
 from batchhub.auth.blocking import Blocking
 from batchhub.auth.rules import outer_names
-from batchhub.core.errors import ConfigError, Unreachable
+from batchhub.core.errors import ConfigError, Denied, Unreachable
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+EXPIRED = "Your password has expired. Change it (sign in to the cluster with ssh, for instance), then come back."
 
 
 class PAMAuthenticator(Authenticator):
@@ -58,7 +60,7 @@ class PAMAuthenticator(Authenticator):
         self._blocking = Blocking("pam")
 
     async def authenticate(self, handler: Any, data: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        """The account's name and groups, or ``None``. Raises Unreachable when PAM does not answer, TooMany, ConfigError without libpam."""
+        """The account's name and groups, or ``None``. Raises Unreachable when PAM does not answer, or cannot, Denied for an expired password, TooMany, ConfigError without libpam."""
         del handler
         # The name PAM is asked about is the one the hub will know: "Bob" and "bob" may be two accounts.
         name, password = self.normalize_username(str(data.get("username", ""))), str(data.get("password", ""))
@@ -91,6 +93,11 @@ class PAMAuthenticator(Authenticator):
             pamela.authenticate(name, password, service=self.service, resetcred=0, check=self.check_account)
         except pamela.PAMError as error:
             log.warning("PAM refused %.100r (service %s): %s", name, self.service, error)
+            if error.errno == _NEW_PASSWORD:
+                # pam_acct_mgmt says so, which is asked after the password was right.
+                raise Denied(EXPIRED) from error
+            if error.errno not in _REFUSALS:
+                raise Unreachable("Passwords cannot be checked right now. Please try again later.") from error
             return None
         return self._account(name)
 
@@ -133,9 +140,11 @@ class PAMAuthenticator(Authenticator):
         self._blocking.close()
 
 
-_REFUSALS = frozenset({6, 7, 10, 11, 12, 13})
-"""Of pam_acct_mgmt(3), what speaks of the account and not of PAM: PERM_DENIED, AUTH_ERR, USER_UNKNOWN, MAXTRIES, NEW_AUTHTOK_REQD, ACCT_EXPIRED, as
-Linux-PAM numbers them (_pam_types.h)."""
+_NEW_PASSWORD = 12
+"""NEW_AUTHTOK_REQD, as Linux-PAM numbers it (_pam_types.h)."""
+_REFUSALS = frozenset({6, 7, 10, 11, _NEW_PASSWORD, 13})
+"""Of pam_authenticate(3) and pam_acct_mgmt(3), what speaks of the account and not of PAM: PERM_DENIED, AUTH_ERR, USER_UNKNOWN, MAXTRIES, NEW_AUTHTOK_REQD,
+ACCT_EXPIRED. Others: a module is missing, a daemon or directory is away, this process may not read /etc/shadow, more is asked than a password."""
 _NO_SHELLS = frozenset({"nologin", "false"})
 
 

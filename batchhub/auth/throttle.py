@@ -8,11 +8,15 @@ success; the address gets its attempt back, since many people may share one. Som
 from __future__ import annotations
 
 import ipaddress
+import unicodedata
 from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import blake2b
 from math import ceil
+
+_SPELT = 1000
+"""Characters of an account's name that are looked at one by one; no account has more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +109,12 @@ class Buckets:
 
 
 def _who(account: str) -> bytes:
-    return blake2b(account.casefold().encode("utf-8", "replace"), digest_size=16).digest()
+    """One for all the spellings that a directory takes for the same name: capitals, wide letters, accents (Active Directory), blanks."""
+    spread = unicodedata.normalize("NFKD", account[:_SPELT].casefold())
+    plain = "".join(one for one in spread if one.isprintable() and not one.isspace() and not unicodedata.combining(one))
+    return blake2b(
+        plain.encode("utf-8", "replace") + account[_SPELT:].encode("utf-8", "replace"), digest_size=16
+    ).digest()
 
 
 def _place(address: str) -> bytes:

@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,14 @@ from hypothesis import strategies as st
 from batchhub.auth.base import Identity, Place
 from batchhub.auth.ldap import LDAPAuthenticator
 from batchhub.auth.ldap_text import below, first_value, in_dn, in_filter
+from batchhub.auth.ldap_wire import Directory
 from batchhub.auth.rules import sign_in
 from batchhub.core.errors import ConfigError, Unreachable
 from tests.proxy.certificates import Authority
 from tests.slapd import Slapd, free_port, slapd
 
 BASE = "dc=example,dc=org"
-PLACE = Place("0.0.0.0", bytes(32), lambda: None)
+NOW = datetime(2026, 5, 4, 9, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +40,7 @@ def secret(tmp_path: Path) -> str:
     return str(path)
 
 
-def made(server: Slapd, **traits: Any) -> LDAPAuthenticator:
+def made(server: Slapd, clock: Callable[[], datetime] = lambda: NOW, **traits: Any) -> LDAPAuthenticator:
     given: dict[str, Any] = {
         "servers": [server.tls],
         "ca_file": str(server.authority.file),
@@ -46,7 +48,7 @@ def made(server: Slapd, **traits: Any) -> LDAPAuthenticator:
         "timeout": 30,
     }
     one = LDAPAuthenticator(**(given | traits))
-    one.settle(PLACE)
+    one.settle(Place("0.0.0.0", bytes(32), clock))
     return one
 
 
@@ -104,6 +106,18 @@ async def test_names_that_mean_something_to_a_directory(either: LDAPAuthenticato
 async def test_a_name_that_has_to_be_escaped_is_found(either: LDAPAuthenticator) -> None:
     either.username_map = {"o,brien": "obrien"}
     assert await enter(either, "o,brien", "comma-secret") == Identity("obrien")
+
+
+async def test_nobody_costs_what_a_wrong_password_does(
+    server: Slapd, secret: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time must not tell who is in the directory."""
+    one, bound = searching(server, secret), Directory.bound
+    binds: list[str] = []
+    monkeypatch.setattr(Directory, "bound", lambda at, dn, password: binds.append(dn) or bound(at, dn, password))
+    for name in ("ann", "nobody", "twin"):
+        assert await enter(one, name, "wrong") is None
+    assert len(binds) == 3
 
 
 async def test_two_of_one_name_are_nobody(server: Slapd, secret: str) -> None:
@@ -242,6 +256,20 @@ async def test_the_next_server_is_asked_when_one_is_down(server: Slapd, secret: 
     assert await enter(one, "ann", "ann-secret") == Identity("ann")
     with pytest.raises(Unreachable, match="does not answer"):
         await enter(searching(server, secret, servers=[f"ldap://127.0.0.1:{free_port()}"]), "ann", "ann-secret")
+
+
+async def test_a_server_that_did_not_answer_is_asked_last_for_a_while(
+    server: Slapd, secret: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, asked, opened = [NOW], [], Directory.service
+    monkeypatch.setattr(Directory, "service", lambda at, *words: asked.append(at.address.port) or opened(at, *words))
+    down = free_port()
+    one = searching(server, secret, servers=[f"ldaps://127.0.0.1:{down}", server.tls], clock=lambda: now[0])
+    for seconds in (0, 30, 61):
+        now[0] = NOW + timedelta(seconds=seconds)
+        assert await enter(one, "ann", "ann-secret") == Identity("ann")
+    up = asked[1]
+    assert asked == [down, up, up, down, up]
 
 
 @pytest.mark.parametrize("scheme", ["ldap", "ldaps"])

@@ -13,7 +13,7 @@ import pytest
 from batchhub.auth.base import Identity
 from batchhub.auth.pam import PAMAuthenticator
 from batchhub.auth.rules import sign_in
-from batchhub.core.errors import ConfigError, TooMany, Unreachable
+from batchhub.core.errors import ConfigError, Denied, TooMany, Unreachable
 from tests.needs import missing, need_program, need_root
 from tests.sshd import account_tool
 
@@ -113,13 +113,16 @@ async def test_an_expired_account_is_out(pam, account, day) -> None:
 
 async def test_a_password_that_must_be_changed(pam, account) -> None:
     run("chage", "-d", "0", account)
-    assert await enter(pam, account, PASSWORD) is None
+    with pytest.raises(Denied, match="password has expired"):
+        await enter(pam, account, PASSWORD)
+    assert await enter(pam, account, "wrong") is None, "told to nobody but who knows it"
     assert not await may(pam, account)
 
 
 async def test_a_password_that_ran_out(pam, account) -> None:
     run("chage", "-M", "30", "-d", "2020-01-01", account)
-    assert await enter(pam, account, PASSWORD) is None
+    with pytest.raises(Denied, match="password has expired"):
+        await enter(pam, account, PASSWORD)
     assert not await may(pam, account)
 
 
@@ -162,6 +165,10 @@ async def test_pam_that_cannot_say_is_no_answer(pam, account) -> None:
     try:
         with pytest.raises(Unreachable, match="cannot be asked now"):
             await pam.refresh_user(Known(account))
+        with pytest.raises(Unreachable, match="cannot be checked right now"):
+            await enter(pam, account, PASSWORD)
+        service.write_text("auth required pam_unix.so nodelay\nauth required pam_unix.so nodelay audit\n")
+        assert "password" not in str(await asyncio.gather(enter(pam, account, PASSWORD), return_exceptions=True))
     finally:
         service.write_text(SERVICE)
 

@@ -19,6 +19,16 @@ def test_an_account(clock) -> None:
     assert throttle.attempt("ann", HERE, clock.now) == 10
 
 
+def test_spellings_that_a_directory_takes_for_one_name(clock) -> None:
+    """RFC 4518 prepares names so, and Active Directory does not look at accents; of one account there are not more guesses for that."""
+    throttle = Throttle(SETTINGS)
+    spellings = ["ann", "\uff41nn", "A\uff2en ", "a\u0301nn", "\u00e5nn", " a n\u00adn"]
+    assert [throttle.attempt(one, f"192.0.2.{number}", clock.now) for number, one in enumerate(spellings)] == [
+        0
+    ] * 3 + [10] * 3
+    assert throttle.attempt("\u0430nn", HERE, clock.now) == 0, "Cyrillic: somebody else"
+
+
 def test_an_address(clock) -> None:
     throttle = Throttle(SETTINGS)
     for number in range(5):
