@@ -257,6 +257,7 @@ class Hub:
         self._duties.start(self._keep_default_route(), "default route")
         self._duties.start(self._reconciler.keep_routes(), "routes")
         self._duties.start(self._keep_house(), "house")
+        self._duties.start(self._look_after_people(), "rights of people with servers")
         self._duties.start(self._notes.keep(), "notes")
         self._duties.start(self._culler.run(), "culling")
         self._duties.start(self._retention.keep(), "retention")
@@ -308,6 +309,15 @@ class Hub:
             except HubError as error:
                 log.warning("old sessions and servers could not be removed, this is tried again in an hour: %s", error)
             await asyncio.sleep(3600)
+
+    async def _look_after_people(self) -> None:
+        """Whoever is in a notebook may come to no page of the hub for days."""
+        while True:
+            try:
+                await self._people.look_after({row.user for row in await self.store.live_servers()})
+            except HubError as error:
+                log.warning("people could not be asked about, this is tried again in a minute: %s", error)
+            await asyncio.sleep(60)
 
     async def close(self) -> None:
         """Stop looking and listening. Jobs, the proxy and everybody's connections go on."""

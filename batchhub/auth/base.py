@@ -72,7 +72,7 @@ class Brought:
 class Identity:
     """Who has just proved to be whom.
 
-    ``admin`` is ``None`` where neither the authenticator nor ``admin_users`` says anything: a right given earlier stays. ``auth_state`` is the
+    ``admin`` is ``None`` where neither the authenticator nor a list of admins says anything: a right given earlier stays. ``auth_state`` is the
     authenticator's own, possibly secret. ``after`` is the address the person was on the way to, if the authenticator was told; nobody has
     looked yet whether it leads to this hub.
     """
@@ -186,10 +186,13 @@ class Authenticator(LoggingConfigurable):
         Unicode(), help="Members of one of these, by its exact name, may sign in. Groups are the authenticator's word."
     ).tag(config=True)
     blocked_users = Set(Unicode(), help="Names that may not sign in, whatever else is said.").tag(config=True)
-    admin_users = Set(Unicode(), help="Names that may sign in and are admins of the hub.").tag(config=True)
+    admin_users = Set(
+        Unicode(),
+        help="Names that may sign in and are admins of the hub. Where this or admin_groups is set, who is in neither is no admin any more.",
+    ).tag(config=True)
     admin_groups = Set(
         Unicode(),
-        help="Members of one of these, by its exact name, may sign in and are admins; who is no longer one, nor in admin_users, is no admin either.",
+        help="Members of one of these, by its exact name, may sign in and are admins.",
     ).tag(config=True)
     auth_refresh_age = Float(
         300.0,
@@ -226,7 +229,8 @@ class Authenticator(LoggingConfigurable):
     username_map = Dict(
         value_trait=Unicode(),
         key_trait=Unicode(),
-        help="From the name somebody signs in with to the hub's name, after normalising: {'ann@example.org': 'ann'}.",
+        help="From the name somebody signs in with to the hub's name, after normalising: {'ann@example.org': 'ann'}. Nobody else gets such a name: "
+        "who is called 'ann' to begin with is refused, unless {'ann': 'ann'} is there too.",
     ).tag(config=True)
 
     @validate("username_prefix")
@@ -297,6 +301,11 @@ class Authenticator(LoggingConfigurable):
         del user, handler
         return True
 
+    def contradicts(self, handler: Any, name: str) -> bool:
+        """Whether the request itself says that somebody else asks than ``name``, whose session it comes with: then the session does not count for it."""
+        del handler, name
+        return False
+
     def close(self) -> None:
         """Called once, when the hub ends: let threads and connections go."""
 
@@ -306,7 +315,8 @@ class Authenticator(LoggingConfigurable):
 
     def normalize_username(self, username: str) -> str:
         """One spelling for each person: lower case, unless overridden."""
-        return username.lower()
+        # The Kelvin sign is the one letter beyond ASCII whose small form is in it: whoever is called so must not become somebody with a plain "k".
+        return username if "\N{KELVIN SIGN}" in username else username.lower()
 
     def validate_username(self, username: str) -> bool:
         """Whether a normalised and mapped name is one the site has; the hub's own rule for names holds besides."""

@@ -13,6 +13,7 @@ from typing import Any
 from traitlets import Unicode
 
 from batchhub.auth.base import Authenticator, LoginKind, Place
+from batchhub.auth.rules import known_name
 from batchhub.core.errors import ConfigError
 from batchhub.core.vouching import HEADER, vouched
 
@@ -55,16 +56,27 @@ class HeaderAuthenticator(Authenticator):
     async def authenticate(self, handler: Any, data: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """Who the front end says it is."""
         del data
-        if self._place is None:
-            return None
-        lines = handler.request.headers.get_list(HEADER)
-        said = vouched(self._place.key, lines[0], self._place.clock()) if len(lines) == 1 else {}
+        said = self._said(handler)
         name = said.get(self.header.lower(), "")
         if not name:
             return None
         named = said.get(self.groups_header.lower(), "") if self.groups_header else ""
         groups = [one.strip() for one in named.split(self.groups_separator or ";") if one.strip()]
         return {"name": name, "groups": groups}
+
+    def contradicts(self, handler: Any, name: str) -> bool:
+        """Somebody else has signed in at the front end meanwhile, in the same browser. A front end that names nobody says nothing."""
+        said = self._said(handler).get(self.header.lower(), "")
+        if not said or known_name(self, said) == name:
+            return False
+        log.info("the front end names %.100r in a session of %s, who is asked to sign in again", said, name)
+        return True
+
+    def _said(self, handler: Any) -> Mapping[str, str]:
+        lines = handler.request.headers.get_list(HEADER)
+        if self._place is None or len(lines) != 1:
+            return {}
+        return vouched(self._place.key, lines[0], self._place.clock())
 
     def knows_groups(self) -> bool:
         """Only where a header names them."""

@@ -17,9 +17,9 @@ from urllib.parse import parse_qsl, urlsplit
 
 from traitlets import Dict, Set, Unicode
 
-from batchhub.auth.base import Authenticator, LoginKind, Place
+from batchhub.auth.base import Authenticator, KnownPerson, LoginKind, Place
 from batchhub.auth.clock import utc_now
-from batchhub.auth.lti13 import model_of, need_https
+from batchhub.auth.lti13 import model_of, need_https, still
 from batchhub.auth.lti_people import ID_LIMIT, MOST_ROLES, Learner
 from batchhub.auth.lti_tables import Consumer, check_username_key, frames_of, read_consumers
 from batchhub.auth.once import Once
@@ -91,6 +91,11 @@ class LTI11Authenticator(Authenticator):
             return None
         learner, consumer = read
         return f"{learner.person or learner.subject} ({consumer.source.title})"
+
+    async def refresh_user(self, user: KnownPerson, handler: Any = None) -> bool | Mapping[str, Any]:
+        """Nothing new but the lists."""
+        del handler
+        return still(user, self, (one.source for one in self._consumers.values()))
 
     async def authenticate(self, handler: Any, data: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """Who the signed form is about: ``data`` holds its ``fields`` and the ``url`` it was posted to. Raises TooMany, ConfigError."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from importlib import import_module
 from types import ModuleType
@@ -16,11 +16,11 @@ from typing import Any
 
 from traitlets import Dict, Float, Set, Unicode
 
-from batchhub.auth.base import Authenticator, Departure, LoginKind, Place
+from batchhub.auth.base import Authenticator, Departure, KnownPerson, LoginKind, Place
 from batchhub.auth.clock import utc_now
 from batchhub.auth.departures import LIFE
 from batchhub.auth.key_ring import KeyRing
-from batchhub.auth.lti_people import Learner, groups_of, is_admin, name_of
+from batchhub.auth.lti_people import Learner, Source, groups_of, is_admin, name_of
 from batchhub.auth.lti_tables import Platform, check_username_key, frames_of, read_platforms
 from batchhub.auth.oauth_http import Asker
 from batchhub.auth.once import Once
@@ -126,6 +126,11 @@ class LTI13Authenticator(Authenticator):
             raise BadInput(_OTHERS.get(str(other), _OTHERS[""])) from other
         return self._model(learner, platform, claims, target)
 
+    async def refresh_user(self, user: KnownPerson, handler: Any = None) -> bool | Mapping[str, Any]:
+        """Nothing new but the lists."""
+        del handler
+        return still(user, self, (one.source for one in self._platforms))
+
     def _model(
         self, learner: Learner, platform: Platform, claims: Mapping[str, Any], target: str
     ) -> Mapping[str, Any] | None:
@@ -173,6 +178,12 @@ def model_of(
         "auth_state": state,
         "after": after,
     }
+
+
+def still(user: KnownPerson, authenticator: Authenticator, sources: Iterable[Source]) -> bool | Mapping[str, Any]:
+    """What a refresh can say: a platform is not asked between launches. An admin by role stays one, as no list can know of that."""
+    by_role = any(source.admin_roles for source in sources) and user.name not in authenticator.admin_users
+    return {"admin": user.admin} if by_role else True
 
 
 def need_https(place: Place, name: str) -> None:

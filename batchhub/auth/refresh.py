@@ -1,4 +1,4 @@
-"""Whether people who signed in some time ago still may: asked of the way they signed in by, now and then and before a server is started.
+"""Whether people who signed in some time ago still may: asked of the way they signed in by, now and then, and before a server is started.
 
 One who may not loses every session at once. When nobody can be asked, the earlier answer counts for a while.
 """
@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -29,6 +30,7 @@ JUST_NOW = timedelta(seconds=5)
 """An answer this young is not asked for again before a start."""
 AGAIN = timedelta(seconds=30)
 """After a question that nobody answered, pages do not wait for another one so soon."""
+BROKEN = "This hub failed to find out whether you may still use it. Its administrators find the reason in its log; please tell them, or try again in a minute."
 AGAIN_PLEASE = "Your sign-in does not hold any more. Please sign in again."
 REMEMBERED = 10_000
 """People whose last answer is known; of others, the last sign-in is."""
@@ -69,12 +71,16 @@ class RefreshedUsers(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What is known of one person: when the last answer came and when it was asked for last, who they were then, and whether the answer was no."""
+    """What is known of one person: when the last answer came and when it was asked for last, who they were then, and whether the answer was no.
+
+    ``broken``: the last question did not end as any question should, so that no earlier answer counts.
+    """
 
     answered: datetime
     tried: datetime
     user: StoredUser | None = None
     ended: bool = False
+    broken: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +123,10 @@ class Refresher:
         Raises SignInAgain, once their sessions have ended; Unreachable when nobody could be asked for too long; StoreUnavailable.
         """
         if not user.way:
-            return user  # nobody has signed in as them: somebody made them, and they have what they were given
+            # They have not signed in since the hub remembers how: there is nobody to ask, but nobody means to let them in either.
+            if any(user.name in way.blocked_users for way in self._ways.values()):
+                raise await self._end(user, "blocked")
+            return user
         way = self._ways.get(user.way)
         if way is None:
             raise await self._end(user, f"one does not sign in by {user.way!r} here any more")
@@ -131,6 +140,19 @@ class Refresher:
         self._check_answer(user, way)
         return user
 
+    async def check_all(self, names: Iterable[str], find: Callable[[str], Awaitable[StoredUser | None]]) -> None:
+        """All of these, one after the other, where it is due: who is only in a notebook comes to no page for days. Raises StoreUnavailable."""
+        ages = [way.auth_refresh_age for way in self._ways.values() if way.auth_refresh_age]
+        soonest = timedelta(seconds=min(ages, default=0))
+        for name in names:
+            seen = self._seen.get(name)
+            if seen is not None and self._clock() - seen.tried < soonest:
+                continue
+            user = await find(name)
+            if user is not None:
+                with suppress(SignInAgain, Unreachable):
+                    await self.check(user)
+
     # ------------------------------------------------ when
 
     def _due(self, user: StoredUser, way: Authenticator, *, start: bool) -> bool:
@@ -140,13 +162,17 @@ class Refresher:
         if start and way.refresh_pre_spawn:
             return now - seen.answered >= JUST_NOW and now - seen.tried >= JUST_NOW
         age = timedelta(seconds=way.auth_refresh_age)
-        return bool(age) and now - seen.answered >= age and now - seen.tried >= AGAIN
+        # A question that had no answer is asked again by pages too, or nobody could get to where a start asks it.
+        asks = bool(age) or seen.broken or seen.tried > seen.answered
+        return asks and now - seen.answered >= age and now - seen.tried >= AGAIN
 
     def _check_answer(self, user: StoredUser, way: Authenticator) -> None:
         """Whether the last answer was yes and, after a question that had none, counts still."""
         seen = self._of(user)
         if seen.ended:
             raise SignInAgain(AGAIN_PLEASE)
+        if seen.broken:
+            raise Unreachable(BROKEN)
         patience = timedelta(seconds=way.auth_refresh_patience)
         if seen.tried > seen.answered and self._clock() - max(seen.answered, self._began) > patience:
             raise Unreachable(
@@ -179,7 +205,12 @@ class Refresher:
             identity = None
         except (HubError, TimeoutError) as error:
             log.warning("whether %s may still use the hub could not be asked: %s", user.name, error or "no answer")
-            self._note(user, replace(self._of(user), tried=now))
+            self._note(user, replace(self._of(user), tried=now, broken=False))
+            return
+        except Exception:
+            # A site's own authenticator, rule or hook is wrong: no yes, and no no that would sign everybody out.
+            log.exception("whether %s may still use the hub could not be asked of %r", user.name, user.way)
+            self._note(user, replace(self._of(user), tried=now, broken=True))
             return
         if identity is None:
             raise await self._end(user, f"{user.way!r} says so")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -43,15 +43,31 @@ def problems(authenticator: Authenticator) -> tuple[str, ...]:
             f"Nobody can sign in: set c.{name}.allow_all = True to let in everybody who has an account, "
             f"or name people in c.{name}.allowed_users, c.{name}.allowed_groups or c.{name}.admin_users."
         )
-    for one in sorted(listed | set(authenticator.blocked_users)):
-        plain = authenticator.normalize_username(one)
-        if plain != one:
-            found.append(f"c.{name} names the user {one!r}, who is known here as {plain!r}: the entry has no effect.")
+    found += [
+        f"c.{name} names the user {one!r}, {why}: the entry has no effect." for one, why in _nobodies(authenticator)
+    ]
     narrow = [
         one for one in ("allowed_users", "allowed_groups") if authenticator.allow_all and getattr(authenticator, one)
     ]
     found += [f"c.{name}.allow_all is set, so c.{name}.{one} keeps nobody out." for one in narrow]
     return tuple(found)
+
+
+def _nobodies(authenticator: Authenticator) -> Iterator[tuple[str, str]]:
+    """Names in lists that are nobody's, and why."""
+    prefix, outer = authenticator.username_prefix, authenticator.username_map
+    listed = authenticator.allowed_users | authenticator.admin_users | authenticator.blocked_users
+    for one in sorted(listed):
+        bare = one.removeprefix(prefix)
+        plain = bare if bare in outer.values() else authenticator.normalize_username(bare)
+        if not one.startswith(prefix):
+            yield one, f"but names from here begin with {prefix!r}"
+        elif plain != bare:
+            yield one, f"who is known here as {prefix + plain!r}"
+    for one in sorted(outer):
+        plain = authenticator.normalize_username(one)
+        if plain != one:
+            yield one, f"in username_map, who is looked for there as {plain!r}"
 
 
 Because = Callable[[str, str], None]
@@ -105,8 +121,12 @@ async def judge(
     """
     name = known or known_name(authenticator, answer.get("name"))
     if name is None:
-        log.warning("sign-in refused: %.100r is not an acceptable user name", answer.get("name"))
-        because(f"{str(answer.get('name'))[:100]!r} is not an acceptable user name", "")
+        given = str(answer.get("name"))
+        why = "is not an acceptable user name"
+        if _given_away(authenticator, authenticator.normalize_username(given)):
+            why = "is the name that username_map gives to somebody else"
+        log.warning("sign-in refused: %.100r %s", given, why)
+        because(f"{given[:100]!r} {why}", "")
         return None
     model = {**_NOTHING_SAID, **answer, "name": name}
     if not await may_enter(authenticator, name, model, because):
@@ -149,10 +169,18 @@ def known_name(authenticator: Authenticator, name: object) -> UserName | None:
     if not isinstance(name, str) or not 0 < len(name) <= NAME_LIMIT:
         return None
     plain = authenticator.normalize_username(name)
+    if _given_away(authenticator, plain):
+        return None
     plain = authenticator.username_prefix + authenticator.username_map.get(plain, plain)
     if not safe_name(plain) or not authenticator.validate_username(plain):
         return None
     return UserName(plain)
+
+
+def _given_away(authenticator: Authenticator, plain: str) -> bool:
+    """Whether the map gives this name to somebody; then whoever is called so outside is another person."""
+    outer = authenticator.username_map
+    return plain not in outer and plain in outer.values()
 
 
 def outer_names(authenticator: Authenticator, name: str) -> tuple[str, ...]:
@@ -175,10 +203,11 @@ def _identity(authenticator: Authenticator, name: UserName, model: Mapping[str, 
 
 
 def admin_by_lists(authenticator: Authenticator, name: str, groups: Sequence[str]) -> bool | None:
-    """What ``admin_users`` and ``admin_groups`` say of somebody; ``None`` if they say nothing, and a right given earlier stays."""
+    """What ``admin_users`` and ``admin_groups`` say of somebody; ``None`` if neither is set, and a right given earlier stays."""
     if name in authenticator.admin_users:
         return True
-    return not authenticator.admin_groups.isdisjoint(groups) if authenticator.admin_groups else None
+    listed = authenticator.admin_users or authenticator.admin_groups
+    return not authenticator.admin_groups.isdisjoint(groups) if listed else None
 
 
 def _groups(authenticator: Authenticator, groups: Any) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -274,13 +274,16 @@ class AuthPeople:
         sealed = self.asked.seal(Journey(step.way, state, "", "", keep))
         return Asking(asked.question, step.way, step.username, state, sealed)
 
-    async def visitor(self, cookie: str, handler: RequestHandler | None = None) -> Visitor | None:
-        """Whose session it is, with the rights they have now; ``handler``: they are asked about again if that was long ago."""
+    async def visitor(self, cookie: str, handler: RequestHandler, *, ask: bool) -> Visitor | None:
+        """Whose session it is, with the rights they have now; ``ask``: they are asked about again if that was long ago."""
         session = await self.sessions.read(cookie)
         user: StoredUser | None = await self.users.user(session.user) if session else None
         if session is None or user is None:
             return None
-        if handler is not None:
+        way = self.authenticators.get(user.way)
+        if way is not None and way.contradicts(handler, user.name):
+            return None
+        if ask:
             try:
                 user = await self.refresher.check(user, handler)
             except SignInAgain:
@@ -302,6 +305,10 @@ class AuthPeople:
         user = await self.users.user(name)
         if user is not None:
             await self.refresher.check(user, start=True)
+
+    async def look_after(self, names: Iterable[str]) -> None:
+        """Ask about those of these people about whom nobody has asked for long. Raises StoreUnavailable."""
+        await self.refresher.check_all(names, self.users.user)
 
     async def good(self, visitor: Visitor) -> bool:
         """Whether the session or token is still good; not a use of it."""

@@ -211,10 +211,10 @@ class People(Protocol):
     ) -> Awaitable[tuple[Entry, str]]:
         """End it: the session, and where to go. ``kind`` is that of the ways that end here. Raises Denied, TooMany, Unreachable."""
 
-    def visitor(self, cookie: str, handler: RequestHandler | None = None) -> Awaitable[Visitor | None]:
-        """Whose session it is; ``None`` if it is no (longer a) session.
+    def visitor(self, cookie: str, handler: RequestHandler, *, ask: bool) -> Awaitable[Visitor | None]:
+        """Whose session it is; ``None`` if it is no (longer a) session, or the request itself says that somebody else asks.
 
-        With a ``handler`` it may be asked whether they still may be here. Raises Unreachable when that could not be had for too long.
+        ``ask``: it may be asked whether they still may be here. Raises Unreachable when that could not be had for too long.
         """
 
     def bearer(self, token: str, handler: RequestHandler | None = None) -> Awaitable[Visitor | None]:

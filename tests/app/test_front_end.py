@@ -60,6 +60,30 @@ async def test_the_front_ends_word_is_believed(tmp_path: Path) -> None:
         assert await who(w, "Remote-User: bob", "Remote-User-Not: root") == "bob"
 
 
+async def test_a_session_ends_when_the_front_end_names_somebody_else(tmp_path: Path) -> None:
+    """Ann has signed out at the front end, and Bob in, at the same computer: JupyterHub's pages went on being Ann's."""
+
+    async def page(w: World, path: str, cookie: str, *lines: str) -> tuple[str, str, str]:
+        more = "".join(f"{line}\r\n" for line in (f"Cookie: {cookie}", *lines))
+        asked = f"GET {path} HTTP/1.1\r\nHost: hub.test\r\nConnection: close\r\n{more}\r\n"
+        answer = (await w.raw(asked.encode("latin-1"))).decode()
+        leads, begun = re.search(r"(?i)location: (\S+)", answer), re.search(rf"{SESSION_COOKIE}=[^;]+", answer)
+        return answer.split()[1], leads[1] if leads else "", begun[0] if begun else cookie
+
+    async with both(tmp_path) as (w, site):
+        _, _, anns = await page(w, "/hub/login", "", "Remote-User: Ann")
+        assert (await page(w, "/hub/home", anns, "Remote-User: ann"))[0] == "200"
+        assert (await page(w, "/hub/home", anns))[0] == "200", "where the front end names nobody, nothing is said"
+        status, leads, _ = await page(w, "/hub/home", anns, "Remote-User: bob")
+        assert (status, leads.partition("?")[0]) == ("302", "/hub/login")
+        status, leads, bobs = await page(w, leads, anns, "Remote-User: bob")
+        assert (status, leads, bobs != anns) == ("303", "/hub/home", True)
+        assert (await page(w, "/hub/home", anns))[0] == "302", "hers has ended, and the proxy is told"
+        assert len(site.revoked) == 1
+        assert json.loads((await w.get("/hub/api/user", f"Cookie: {bobs}"))[2])["name"] == "bob"
+        assert await who(w, f"Cookie: {bobs}", "Remote-User: ../x") == "403", "and no circle"
+
+
 ATTACKS = [
     ["Remote-User: root"],
     ["REMOTE-USER: root"],

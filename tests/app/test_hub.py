@@ -24,6 +24,33 @@ def a_hub(**parts: Any) -> Hub:
     return made
 
 
+async def test_people_with_servers_are_looked_after_whatever_the_database_does(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    looked: list[set[str]] = []
+    answers: list[Any] = [StoreUnavailable("The database does not answer."), [SimpleNamespace(user="ann")] * 2]
+
+    async def live_servers() -> Any:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def look_after(names: set[str]) -> None:
+        looked.append(names)
+
+    async def sleep(_seconds: float) -> None:
+        if not answers:
+            raise asyncio.CancelledError
+
+    monkeypatch.setattr(module, "asyncio", SimpleNamespace(sleep=sleep))
+    hub = a_hub(store=SimpleNamespace(live_servers=live_servers), _people=SimpleNamespace(look_after=look_after))
+    with pytest.raises(asyncio.CancelledError):
+        await hub._look_after_people()
+    assert looked == [{"ann"}]
+    assert "tried again in a minute" in caplog.text
+
+
 async def test_keeping_house_outlives_the_databases_pauses(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -30,6 +30,7 @@ from batchhub.store.audit import AuditStore
 from batchhub.store.keys import Keys
 from batchhub.store.store import Store
 from batchhub.web.app import make_app
+from batchhub.web.people import AuthPeople
 from batchhub.web.ports import WebServices, WebSettings
 from tests.proxy.harness import App, World, read_head, running
 from tests.web.fakes import Browser, Clock, FakeHub, Plain
@@ -51,6 +52,7 @@ class Whole:
     world: World
     ways: dict[str, Plain]
     audit: AuditTrail
+    people: AuthPeople
     base = "/"
 
     @property
@@ -141,7 +143,7 @@ async def whole(tmp_path: Path) -> AsyncIterator[Whole]:
         for name in ("ann", "bob"):
             world.route(f"/user/{name}", app.port, owner=name)
         try:
-            yield Whole(world, ways, audit)
+            yield Whole(world, ways, audit, people)
         finally:
             server.stop()
             await server.close_all_connections()
@@ -213,11 +215,12 @@ async def test_everything_of_a_session_closes_and_nothing_else(whole: Whole, how
         await is_alive(socket)
 
 
-async def test_who_is_blocked_meanwhile_loses_all_of_it_and_the_trail_says_so(whole: Whole) -> None:
+async def test_who_may_not_any_more_is_out_of_their_notebook(whole: Whole) -> None:
+    """No page of the hub is opened; the trail says why they are out."""
     ann = await whole.signed_in("ann")
     dying = [await websocket(whole, "ann", cookies(ann, "/user/ann/ws")), await stream(whole, ann)]
     whole.ways["plain"].blocked_users = {"ann"}
-    assert (await ann.get("/hub/home")).code == 302
+    await whole.people.look_after(["ann", "bob"])
     await asyncio.gather(*(is_cut(socket) for socket in dying))
     done = whole.audit._waiting[-1]
     assert (done.kind, done.user, done.by) == ("session ended", "ann", "hub")

@@ -62,6 +62,7 @@ async def test_blocked_wins() -> None:
         ({"admin_groups": {"staff"}}, ["staff"], True, True),
         ({"admin_groups": {"staff"}, "allow_all": True}, ["hpc"], True, False),
         ({"admin_groups": {"staff"}, "admin_users": {"ann"}}, [], True, True),
+        ({"admin_users": {"boss"}, "allow_all": True}, [], True, False),
         ({"allow_all": True}, ["staff"], True, None),
     ],
 )
@@ -119,9 +120,28 @@ def test_a_hook_is_a_function() -> None:
 def test_the_way_back_from_a_name_is_right(inner, prefix, name) -> None:
     made = Says(username_map=inner, username_prefix=prefix)
     known = known_name(made, name)
+    if name in inner.values() and name not in inner:
+        assert known is None, "the name is somebody else's"
+        return
     assert name in outer_names(made, known)
     assert all(known_name(made, outer) == known for outer in outer_names(made, known))
     assert outer_names(made, "elsewhere-" + known) in {(), ("elsewhere-" + known,)}
+
+
+async def test_a_name_that_the_map_gives_away_is_nobody_elses(caplog) -> None:
+    traits = {"username_map": {"octo-ann": "ann"}, "allow_all": True}
+    assert await enter("octo-ann", **traits) == Identity("ann")
+    assert await enter("Ann", **traits) is None, "whoever is called ann over there is another person"
+    assert "'Ann' is the name that username_map gives to somebody else" in caplog.text
+    assert await enter("bob", **traits) == Identity("bob")
+    both = {"username_map": {"ann@example.org": "ann", "ann": "ann"}, "allow_all": True}
+    assert await enter("ann", **both) == Identity("ann"), "unless the site says that they are one"
+
+
+def test_nobody_beyond_ascii_becomes_somebody_in_it() -> None:
+    letters = [chr(code) for code in range(128, 0x110000) if chr(code).lower().isascii()]
+    assert letters == ["\N{KELVIN SIGN}"], "Unicode has another"
+    assert known_name(says(None), "\N{KELVIN SIGN}im") is None, "nor Kim"
 
 
 async def test_normalised_then_mapped_then_validated() -> None:
@@ -225,6 +245,14 @@ def test_problems_are_sentences() -> None:
     assert problems(says(None, allow_all=True)) == ()
     assert problems(says(None, admin_users={"ann"})) == ()
     assert "'Ann'" in problems(says(None, blocked_users={"Ann"}, allow_all=True))[0]
+    prefixed = problems(says(None, username_prefix="gh-", allow_all=True, blocked_users={"eve", "gh-Bob", "gh-cat"}))
+    assert ["begin with 'gh-'" in prefixed[0], "known here as 'gh-bob'" in prefixed[1], len(prefixed)] == [
+        True,
+        True,
+        2,
+    ]
+    mapped = problems(says(None, username_map={"Ann@x": "Ann", "b@x": "bob"}, allow_all=True, blocked_users={"Ann"}))
+    assert ["looked for there as 'ann@x'" in one for one in mapped] == [True]
     assert "keeps nobody out" in problems(says(None, allowed_users={"ann"}, allow_all=True))[0]
 
 

@@ -1,6 +1,7 @@
 """LTI 1.3 as an authenticator: settings; and the launches it takes are those that pylti1p3 takes, whole."""
 
 import sys
+from types import SimpleNamespace
 
 import pytest
 import pytest_asyncio
@@ -197,6 +198,18 @@ def test_nothing_is_believed_unless_named():
 def test_an_address_is_a_name_only_where_the_platform_checks_it(platform):
     with pytest.raises(ConfigError, match="trusts_email is not set for Campus"):
         LTI13Authenticator(platforms={platform.issuer: platform.table()}, username_key="email")
+
+
+async def test_an_admin_by_role_stays_one_between_launches(platform):
+    """The list of admins does not know of roles, and would take the right away."""
+    table = {**platform.table(), "admin_roles": ["urn:lti:sysrole:ims/lis/SysAdmin"]}
+    for made, admin in (
+        (LTI13Authenticator(platforms={platform.issuer: table}, admin_users={"boss"}), {"admin": True}),
+        (LTI13Authenticator(platforms={platform.issuer: table}, admin_users={"ann"}), True),
+        (LTI13Authenticator(platforms={platform.issuer: platform.table()}, admin_users={"boss"}), True),
+    ):
+        assert await made.refresh_user(SimpleNamespace(name="ann", admin=True)) == admin
+        made.close()
 
 
 def test_one_of_a_kind_is_offered(way, platform):

@@ -226,6 +226,39 @@ async def test_who_is_blocked_is_out_at_the_next_request(world) -> None:
     assert (world.way.asked, world.ended) == ([], ["ann"])
 
 
+async def test_who_is_blocked_is_out_before_they_ever_signed_in_again(world) -> None:
+    """A database from before the hub kept how people sign in."""
+    await world.store.get_or_create_user("eve")
+    world.begin(blocked_users={"eve"})
+    with pytest.raises(SignInAgain):
+        await world.check("eve")
+    assert world.ended == ["eve"]
+
+
+async def test_people_are_asked_about_who_come_to_no_page(world, clock) -> None:
+    """Somebody in a notebook."""
+    await world.sign_in("bob")
+    asked: list[str] = []
+
+    async def find(name):
+        asked.append(name)
+        return await world.store.user(name)
+
+    await world.refresher.check_all(["ann", "bob", "nobody"], find)
+    assert (world.way.asked, asked) == ([], ["ann", "bob", "nobody"])
+    clock.later(minutes=5)
+    await world.refresher.check_all(["ann", "bob"], find)
+    assert world.way.asked == ["ann", "bob"]
+    clock.later(minutes=4)
+    await world.refresher.check_all(["ann", "bob"], find)
+    assert len(asked) == 5, "the database is not asked in vain"
+    for answer in (Unreachable("down"), False):
+        world.way.answer = answer
+        clock.later(minutes=5)
+        await world.refresher.check_all(["ann", "bob"], find)
+    assert world.ended == ["ann", "bob"]
+
+
 async def test_a_way_that_is_no_longer_offered_signs_nobody_in(world) -> None:
     del world.ways["asked"]
     with pytest.raises(SignInAgain):
@@ -258,6 +291,20 @@ async def test_while_nobody_answers_the_last_answer_counts_for_a_while(world, cl
     await world.check()
 
 
+async def test_where_only_starts_ask_a_page_ends_what_silence_began(world, clock) -> None:
+    world.begin(auth_refresh_age=0)
+    clock.later(days=1)
+    await world.check()
+    for silence in (Unreachable("down"), ValueError("oops")):
+        world.way.answer = silence
+        clock.later(hours=2)
+        with pytest.raises(Unreachable):
+            await world.check(start=True)
+        world.way.answer = True
+        clock.later(seconds=30)
+        await world.check()
+
+
 async def test_no_patience(world, clock) -> None:
     world.begin(auth_refresh_patience=0)
     world.way.answer = Unreachable("down")
@@ -288,13 +335,30 @@ async def test_who_takes_too_long_did_not_answer(world, clock, monkeypatch) -> N
     await world.check()
 
 
-async def test_a_mistake_in_an_authenticator_is_no_yes(world, clock) -> None:
+@pytest.mark.parametrize("answer", [ValueError("oops"), "yes", 7, {"groups": "hpc"}])
+async def test_a_mistake_in_an_authenticator_is_no_yes_and_no_no(world, clock, answer, caplog) -> None:
+    world.way.answer = answer
+    for _ in range(2):
+        clock.later(minutes=10)
+        for _ in range(3):
+            with pytest.raises(Unreachable, match="Its administrators find the reason in its log"):
+                await world.check()
+    assert (len(world.way.asked), world.ended) == (2, []), "asked again, but not by each request"
+    assert "Traceback" in caplog.text
+    world.way.answer = True
+    clock.later(seconds=30)
+    await world.check()
+
+
+async def test_a_mistake_in_a_rule_is_one_as_well(world, clock) -> None:
+    def hook(authenticator, handler, authentication):
+        raise KeyError("site")
+
+    world.begin(post_auth_hook=hook)
+    world.way.answer = {"groups": []}
     clock.later(hours=1)
-    for answer in (ValueError("oops"), "yes", 7):
-        world.way.answer = answer
-        with pytest.raises((ValueError, TypeError)):
-            await world.check()
-    assert world.ended == []
+    with pytest.raises(Unreachable):
+        await world.check()
 
 
 async def test_only_so_many_are_remembered(world, clock, monkeypatch) -> None:
