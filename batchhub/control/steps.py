@@ -35,7 +35,11 @@ def step(row: Server, seen: Observation | None, now: datetime, limits: Limits) -
     after = _with_facts(row, saw, report)
     if decision.give_up:
         after = replace(
-            after, want=Want.DOWN, outcome=outcome_of(row, saw, None), words=_overdue_words(limits), cancel_tried=None
+            after,
+            want=Want.DOWN,
+            outcome=outcome_of(row, saw, None),
+            words=_overdue_words(limits, report),
+            cancel_tried=None,
         )
     if decision.phase is not row.phase:
         after = _enter(after, row, decision.phase, now)
@@ -108,6 +112,8 @@ def _end_words(report: JobReport) -> str:
     return f"{state} ({reason})" if state and reason else state or reason
 
 
-def _overdue_words(limits: Limits) -> str:
+def _overdue_words(limits: Limits, report: JobReport | None) -> str:
     seconds = int(limits.start_timeout.total_seconds())
-    return f"The application did not answer within {seconds} seconds after its job began; the job was cancelled."
+    words = f"The application did not answer within {seconds} seconds after its job began; the job was cancelled."
+    # Where it never came to a host, the scheduler knows why.
+    return f"{words} What held it up: {report.reason}" if report and report.reason and not report.host else words

@@ -69,6 +69,11 @@ _REASON_FORMS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"Not Running: (?:Insufficient amount|Not enough|No available)", "What it asks for is not free yet."),
         (r"Not Running: .*(?:conflict with reservation|top job|starving)", "Other jobs or a reservation are ahead."),
         (r"Not Running: .*(?:dedicated|prime)\s?time", "It would run into a time that is kept for other jobs."),
+        # Kubernetes: the condition's reason, and a sentence that counts the nodes.
+        (r"Unschedulable: .*Insufficient cpu", "Not enough cores are free yet."),
+        (r"Unschedulable: .*Insufficient memory", "Not enough memory is free yet."),
+        (r"Unschedulable: .*Insufficient \S*gpu", "Not enough GPUs are free yet."),
+        (r"Unschedulable", "No node that it may run on has room for it yet."),
         # LSF: sentences, several of them joined; those that say most come first.
         (r".*never satisfied", "It waits for a job that can never end as demanded: it will never run."),
         (r".*dependency condition not satisfied", "It waits for another job to end."),
@@ -167,6 +172,9 @@ def describe(
 
 def _detail(row: Server, job: JobReport | None) -> str:
     if row.phase is Phase.QUEUED and job is not None:
+        return job.reason
+    # On a node, and not yet to be reached there: what holds it up (an image that cannot be pulled) only the scheduler can say.
+    if row.phase is Phase.STARTING and not row.words and job is not None and not job.host:
         return job.reason
     return row.words
 

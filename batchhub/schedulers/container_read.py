@@ -26,7 +26,7 @@ LISTED = "batchhub: listed"
 
 # Docker: Error response from daemon: No such container: X. podman 4: no such container X, in two wordings; podman also: no container with …
 _UNKNOWN = re.compile(
-    r"(?:[Nn]o such (?:container|object):? |no container with (?:name or )?ID \"?)([A-Za-z0-9][A-Za-z0-9_.-]{0,127})\b"
+    r"(?:[Nn]o such (?:container|object):? |no container with (?:name or )?ID )\"?([A-Za-z0-9][A-Za-z0-9_.-]{0,127})\b"
 )
 _OVER = re.compile(r"is not running|container state improper|already (?:stopped|exited)|can only stop", re.IGNORECASE)
 _DENIED = re.compile(
@@ -170,17 +170,18 @@ def report(row: Mapping[str, object], partition: str, host: str) -> JobReport | 
 
 
 def _ending(code: int | None, *, oom: bool, used_up: bool) -> JobState:
-    """An engine keeps no reason of an end but its status and whether the kernel ended it for its memory.
+    """An engine keeps no reason of an end but its status and whether the kernel ended something in it for its memory.
 
-    ``timeout`` exits 124 when time is up, and 137 if the job then had to be killed; ``stop`` sends TERM, which nothing else does.
+    ``timeout`` exits 124 when time is up, and 137 if the job then had to be killed; ``stop`` sends TERM, which nothing else does. A kernel of a
+    notebook that was ended for its memory on Monday is no reason why the server was stopped on Tuesday: memory explains only what nothing else does.
     """
-    if oom:
-        return JobState.OUT_OF_MEMORY
+    if code == 0:
+        return JobState.COMPLETED
     if code == _TIMED_OUT or (used_up and code in {128 + _TERM, 128 + _KILL}):
         return JobState.TIMEOUT
     if code == 128 + _TERM:
         return JobState.CANCELLED
-    return JobState.COMPLETED if code == 0 else JobState.FAILED
+    return JobState.OUT_OF_MEMORY if oom else JobState.FAILED
 
 
 def _reason(state: Mapping[object, object], seen: JobState) -> str:

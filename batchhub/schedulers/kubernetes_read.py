@@ -25,6 +25,8 @@ REFUSALS = frozenset({"BadRequest", "Forbidden", "Invalid", "NotFound", "Request
 about time or the server (``Timeout``, ``TooManyRequests``, ``InternalError`` …) says nothing of the pod."""
 
 _REASON = re.compile(r"^Error from server(?: \(([A-Za-z]+)\))?: (.*)$")
+_WEBHOOK = re.compile(r'admission webhook "[^"]*" denied the request')
+"""What the API says where a webhook gave no reason of its own (pkg/admission/plugin/webhook/errors)."""
 _NAME = re.compile(r"[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?")
 _NOISE = re.compile(r"^(?:Warning: |[EWI]\d{4} )")
 _NANO = re.compile(r"\.\d+")
@@ -39,7 +41,7 @@ _UNITS = {
     **{f"{unit}i": 2 ** (10 * at) for at, unit in enumerate("KMGTP", 1)},
 }
 
-_PREEMPTED = frozenset({"Preempted", "Preempting", "PreemptionByScheduler", "Evicted", "EvictionByEvictionAPI"})
+_PREEMPTED = frozenset({"Preempted", "Preempting", "PreemptionByScheduler", "EvictionByEvictionAPI"})
 _NODE = frozenset(
     {
         "NodeLost",
@@ -52,7 +54,8 @@ _NODE = frozenset(
         "TerminationByKubelet",
     }
 )
-"""``status.reason`` of a failed pod (pkg/kubelet, pkg/controller), and reasons of the condition ``DisruptionTarget`` (since 1.26)."""
+"""``status.reason`` of a failed pod (pkg/kubelet, pkg/controller), and reasons of the condition ``DisruptionTarget`` (since 1.26). ``Evicted`` is none of
+them: the node ran short of memory or disk, often by this very pod, so it failed, in Kubernetes' own words."""
 
 
 def document(out: str) -> Any:
@@ -69,6 +72,17 @@ def reason_of(done: Completed) -> str:
         if found := _REASON.match(line):
             return found[1] or ""
     return ""
+
+
+def made_nothing(done: Completed) -> bool:
+    """Whether the API says that it refused to make anything."""
+    for line in done.err.splitlines():
+        if found := _REASON.match(line):
+            why, said = found[1] or "", found[2]
+            return (
+                why in REFUSALS or _WEBHOOK.match(said) is not None or (why == "Conflict" and "resourcequotas" in said)
+            )
+    return False
 
 
 def words(done: Completed) -> str:
@@ -133,36 +147,42 @@ def report(row: Any) -> JobReport | None:
             return _pending(base_report, row, began)
         case "Running":
             seen = JobState.COMPLETING if metadata.get("deletionTimestamp") else JobState.RUNNING
-            # Until it has an address it cannot be reached, whatever its containers do.
-            seen = JobState.STARTING if seen is JobState.RUNNING and not address else seen
-            return replace(base_report, state=seen, host=address, started=_started(status) or began)
+            return replace(base_report, state=seen, host=address, started=began)
         case "Succeeded" | "Failed":
             return _ended(base_report, row, began)
     return base_report
 
 
 def _pending(report: JobReport, row: Any, began: datetime | None) -> JobReport:
-    """Waiting for a node, or on one and not yet running: an image that cannot be had is a start that takes too long."""
+    """Waiting for a node, or on one and not yet at work.
+
+    Its deadline counts from when a node took it, so it runs from then on: what never comes up (an image that cannot be had, a home that cannot be
+    mounted) is a start that takes too long, and not one that waits for ever.
+    """
     if _part(row, "metadata").get("deletionTimestamp"):
         return replace(report, state=JobState.COMPLETING)
     for condition in _rows(row, "status", "conditions"):
         if condition.get("type") == "PodScheduled" and condition.get("status") != "True":
-            why = [_line(condition.get("reason")), _line(condition.get("message"))]
-            return replace(report, state=JobState.PENDING, reason=base.shorten(": ".join(filter(None, why))))
-    for container in _rows(row, "status", "containerStatuses"):
-        waits = _part(container, "state", "waiting")
-        if waits:
-            why = [_line(waits.get("reason")), _line(waits.get("message"))]
-            return replace(
-                report, state=JobState.STARTING, started=began, reason=base.shorten(": ".join(filter(None, why)))
-            )
-    return replace(report, state=JobState.STARTING if report.nodes else JobState.PENDING, started=began)
+            return replace(report, state=JobState.PENDING, reason=_why(condition))
+    waits = [_part(container, "state", "waiting") for container in _containers(row)]
+    reason = next(filter(None, map(_why, waits)), "")
+    return replace(report, state=JobState.RUNNING if report.nodes else JobState.PENDING, started=began, reason=reason)
+
+
+def _why(value: Mapping[str, Any]) -> str:
+    return base.shorten(": ".join(filter(None, (_line(value.get("reason")), _line(value.get("message"))))))
+
+
+def _containers(row: Any) -> list[Mapping[str, Any]]:
+    """Those that go first, then the others."""
+    return [*_rows(row, "status", "initContainerStatuses"), *_rows(row, "status", "containerStatuses")]
 
 
 def _ended(report: JobReport, row: Any, began: datetime | None) -> JobReport:
     status = _part(row, "status")
-    over = [found for one in _rows(row, "status", "containerStatuses") if (found := _part(one, "state", "terminated"))]
-    last = over[0] if over else {}
+    over = [found for one in _containers(row) if (found := _part(one, "state", "terminated"))]
+    # Of several containers, in the order of their names, the first that failed says why the pod did.
+    last = next((one for one in over if one.get("exitCode") != 0), over[-1] if over else {})
     code = last.get("exitCode")
     code = code if type(code) is int and 0 <= code <= 255 else None
     disruptions = [
@@ -179,7 +199,7 @@ def _ended(report: JobReport, row: Any, began: datetime | None) -> JobReport:
         reason=base.shorten(": ".join([*why[:1], *([message] if message else [])]))
         if state is not JobState.COMPLETED
         else "",
-        started=_time(last.get("startedAt")) or began,
+        started=began,
         ended=_time(last.get("finishedAt")),
         exit_code=code if code is not None and code <= 128 else None,
         signal=code - 128 if code is not None and 128 < code <= 128 + 64 else None,
@@ -233,13 +253,6 @@ def _part(value: Any, *path: str) -> Mapping[str, Any]:
 def _rows(value: Any, *path: str) -> Iterator[Mapping[str, Any]]:
     rows = _part(value, *path[:-1]).get(path[-1])
     return (row for row in (rows if isinstance(rows, list) else []) if isinstance(row, dict))
-
-
-def _started(status: Mapping[str, Any]) -> datetime | None:
-    for container in _rows({"status": status}, "status", "containerStatuses"):
-        if (found := _time(_part(container, "state", "running").get("startedAt"))) is not None:
-            return found
-    return None
 
 
 def _address(value: object) -> str:

@@ -74,7 +74,7 @@ class KubeApi:
         return self
 
     def tell(self, **what):
-        """``status``, ``text``, ``cut``, ``hang``; ``conditions``: pod name -> status fields."""
+        """``status``, ``text``, ``cut``, ``hang``, ``conflicts``; ``conditions``: pod name -> status fields."""
         part = self.file.with_suffix(".part")
         part.write_text(json.dumps(what))
         part.replace(self.file)
@@ -214,6 +214,10 @@ class Api(http.server.BaseHTTPRequestHandler):
         config = self.server.store.config
         if "quota" in self.told:
             return self.refuse(403, "Forbidden", f'pods "{name}" is forbidden: exceeded quota: {self.told["quota"]}')
+        if self.server.conflicts < self.told.get("conflicts", 0):
+            self.server.conflicts += 1
+            words = 'Operation cannot be fulfilled on resourcequotas "people": the object has been modified; please apply your changes to the latest version and try again'
+            return self.refuse(409, "Conflict", words)
         uid = numbers[0] - container.FIRST_UID
         with self.server.store.locked() as session:
             if session.by_name(name):
@@ -291,6 +295,7 @@ class Api(http.server.BaseHTTPRequestHandler):
         status = {"phase": phase}
         if state == "PENDING" and job["held"] == "image":
             status |= {"conditions": [{"type": "PodScheduled", "status": "True"}], "startTime": _time(job["submit"])}
+            pod = {**pod, "spec": {**pod["spec"], "nodeName": "n1"}}
             waiting = {"reason": "ImagePullBackOff", "message": "Back-off pulling image"}
             status["containerStatuses"] = [{"name": "server", "state": {"waiting": waiting}}]
         elif state == "PENDING":
@@ -338,7 +343,7 @@ plan, after_run = container.plan, container.after_run
 
 def main(path):
     with http.server.HTTPServer(("127.0.0.1", 0), Api) as server, contextlib.suppress(KeyboardInterrupt):
-        server.store = Store(path)
+        server.store, server.conflicts = Store(path), 0
         sys.stdout.write(f"{server.server_port}\n")
         sys.stdout.flush()
         server.serve_forever()

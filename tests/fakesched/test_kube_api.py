@@ -112,6 +112,7 @@ def test_ends(site, asked) -> None:
         report = until(site, job, state)
         assert report.exit_code == code
         assert report.ended is not None
+        assert not dialect.read_status(run(dialect.status([job, NEVER])), [job, NEVER]).jobs, "asked for alone"
 
 
 def test_refusals_carry_kubernetes_words_and_leave_nothing(site, asked) -> None:
@@ -132,13 +133,22 @@ def test_refusals_carry_kubernetes_words_and_leave_nothing(site, asked) -> None:
     assert dialect.read_find(run(dialect.find(request.name, "ann"))) == ()
 
 
+def test_a_quota_that_is_written_by_several_is_tried_again(site, asked) -> None:
+    _, api, dialect, run = site
+    api.tell(conflicts=1)
+    request = asked("bh-iaaaaaaaaaaa")
+    assert dialect.read_submit(run(dialect.submit(request))) == request.name
+    dialect.read_cancel(run(dialect.cancel([JobId(request.name)])[0]))
+
+
 def test_an_image_that_cannot_be_had_is_a_start_that_does_not_end(site, asked) -> None:
     _, api, dialect, run = site
     api.tell(missing_images=["nosuch:1"])
     request = asked("bh-eaaaaaaaaaaa", options={"image": "nosuch:1"})
     job = dialect.read_submit(run(dialect.submit(request)))
     report = seen(site, job).jobs[job]
-    assert (report.state, report.reason) == (JobState.STARTING, "ImagePullBackOff: Back-off pulling image")
+    assert (report.state, report.reason) == (JobState.RUNNING, "ImagePullBackOff: Back-off pulling image")
+    assert (report.host, report.started is None) == ("", False)
     for command in dialect.cancel([job]):
         dialect.read_cancel(run(command))
 
@@ -194,7 +204,7 @@ def test_pods_that_ended_long_ago_are_removed(site, asked) -> None:
         session.put({**record, "made": record["submit"] - 169 * 3600})
     live = dialect.read_submit(run(dialect.submit(asked("bh-haaaaaaaaaaa"))))
     end = time.monotonic() + 60
-    while job in (listing := dialect.read_status(run(dialect.status([job, live])), [job, live])).jobs:
+    while job in seen(site, job).jobs:
         assert time.monotonic() < end
         time.sleep(0.05)
-    assert live in listing.jobs
+    assert live in seen(site, live).jobs

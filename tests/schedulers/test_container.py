@@ -351,6 +351,24 @@ def test_a_stop_within_its_time_is_no_end_of_time() -> None:
     assert ENGINES["docker"].read_status(lines(row(state=late)), [ONE]).jobs[ONE].state is S.TIMEOUT
 
 
+@pytest.mark.parametrize(
+    ("code", "seconds", "state"),
+    [
+        (0, 30, S.COMPLETED),
+        (143, 30, S.CANCELLED),
+        (124, 60, S.TIMEOUT),
+        (137, 90, S.TIMEOUT),
+        (137, 30, S.OUT_OF_MEMORY),
+        (1, 30, S.OUT_OF_MEMORY),
+    ],
+)
+def test_memory_is_no_reason_where_there_is_another(code: int, seconds: int, state: JobState) -> None:
+    """The mark stays from the first process that the kernel ended, such as a notebook's kernel days ago."""
+    at = f"2026-11-28T09:{seconds // 60:02}:{seconds % 60:02}.6Z"
+    ended = {"Status": "exited", "ExitCode": code, "OOMKilled": True, "FinishedAt": at}
+    assert ENGINES["docker"].read_status(lines(row(state=ended)), [ONE]).jobs[ONE].state is state
+
+
 @NAMES
 def test_gone_is_the_engine_s_own_word(name: str) -> None:
     done = answer(name, "inspect_two_of_four")
@@ -365,6 +383,8 @@ def test_gone_is_the_engine_s_own_word(name: str) -> None:
         done.code, done.out, f'WARNING: no swap\ntime="x" level=warning msg="\\"/\\" is not shared"\n{done.err}'
     )
     assert ENGINES[name].read_status(warned, [*ids, *unknown]).gone == set(unknown)
+    quoted = Completed(125, "", f'Error: no such container "{ONE}"\n')
+    assert ENGINES[name].read_status(quoted, [ONE]).gone == {ONE}
 
 
 @pytest.mark.parametrize("recording", ["down_inspect", "denied_inspect"])

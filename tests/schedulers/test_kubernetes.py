@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batchhub.control.steps import step
 from batchhub.core.errors import (
     BadInput,
     CommandNotFound,
@@ -20,8 +21,21 @@ from batchhub.core.errors import (
     TemplateProblem,
     Unreachable,
 )
-from batchhub.core.model import JobId, JobState, Listing, QueueInfo
+from batchhub.core.lifecycle import Limits, Sight
+from batchhub.core.model import (
+    JobId,
+    JobState,
+    Listing,
+    Observation,
+    Phase,
+    QueueInfo,
+    Server,
+    ServerId,
+    Truth,
+    UserName,
+)
 from batchhub.core.ports import Completed, Dialect, JobRequest
+from batchhub.core.words import describe
 from batchhub.job.render import SAMPLE, Renderer
 from batchhub.schedulers.container_read import REFUSED
 from batchhub.schedulers.kubernetes import Kubernetes
@@ -109,10 +123,12 @@ def test_questions() -> None:
     chosen = Kubernetes(kubeconfig="/etc/k", context="prod", kubectl="/opt/kubectl", namespace="ns")
     head = ("/opt/kubectl", "--kubeconfig=/etc/k", "--context=prod", "--request-timeout=15s")
     pods = "/api/v1/namespaces/ns/pods"
-    every = f"{pods}?labelSelector=app.kubernetes.io%2Fmanaged-by%3Dbatchhub"
-    assert chosen.status([ONE, TWO]).argv == (*head, "get", "--raw", every)
-    assert chosen.tagged("bh-").argv == (*head, "get", "--raw", every)
-    assert chosen.find(ONE, "a").argv == (*head, "get", "--raw", f"{every}&fieldSelector=metadata.name%3D{ONE}")
+    ours = f"{pods}?labelSelector=app.kubernetes.io%2Fmanaged-by%3Dbatchhub&fieldSelector="
+    # Ended pods of a week would make the answer longer than is read: they are asked for by name, one by one.
+    live = (*head, "get", "--raw", f"{ours}status.phase%21%3DSucceeded%2Cstatus.phase%21%3DFailed")
+    alone = (*head, "get", "--raw", f"{ours}metadata.name%3D{ONE}")
+    assert chosen.status([ONE, TWO]).argv == chosen.tagged("bh-").argv == live
+    assert chosen.find(ONE, "a").argv == chosen.status([ONE]).argv == chosen.status([ONE, ONE]).argv == alone
     assert [command.argv for command in chosen.cancel([ONE, TWO])] == [
         (*head, "delete", "--raw", f"{pods}/{ONE}"),
         (*head, "delete", "--raw", f"{pods}/{TWO}"),
@@ -195,6 +211,17 @@ def test_what_batchhub_sets_whatever_the_template_says() -> None:
     assert made["spec"]["containers"][0]["image"] == "own:2"
 
 
+@pytest.mark.parametrize("setting", ["runAsUser: 0", "runAsGroup: 0", "runAsNonRoot: false"])
+@pytest.mark.parametrize("kind", ["containers", "initContainers"])
+def test_no_container_of_it_is_anybody_else(setting: str, kind: str) -> None:
+    """What a container says of itself counts more than what its pod says (PodSecurityContext)."""
+    own = f"{kind}: [{{name: b, securityContext: {{{setting}, readOnlyRootFilesystem: true}}}}]"
+    script = f"#!/bin/bash\n#POD {{apiVersion: v1, kind: Pod, spec: {{containers: [{{name: a}}], {own}}}}}\n"
+    with pytest.raises(BadInput, match=setting.partition(":")[0]):
+        KUBE.submit(request(script))
+    assert manifest(script.replace(f"{setting}, ", ""))["spec"][kind][0]["image"] == "lab:1"
+
+
 def test_a_profile_s_own_part_is_laid_over_the_pod() -> None:
     over_it = ("{spec: {priorityClassName: high, enableServiceLinks: null, nodeSelector: {gpu: a100}}}",)
     made = manifest(Renderer().render("kubernetes", replace(SAMPLE, directives=over_it)))
@@ -216,6 +243,8 @@ def test_a_profile_s_own_part_is_laid_over_the_pod() -> None:
         "#POD {apiVersion: v1, kind: Pod, spec: {containers: [a]}}",
         "#POD {apiVersion: v1, kind: Pod, spec: {containers: [{image: -x}]}}",
         "#POD {apiVersion: v1, kind: Pod, spec: {containers: [{image: [a]}]}}",
+        "#POD {apiVersion: v1, kind: Pod, spec: {containers: [{name: a}], initContainers: {name: a}}}",
+        "#POD {apiVersion: v1, kind: Pod, spec: {containers: [{name: a}], initContainers: [{image: -x}]}}",
         "#POD {apiVersion: v1, kind: Pod, spec: {day: 2026-11-28, containers: [{name: a}]}}",
         "#POD {apiVersion: v1, kind: Pod, spec: {day: .nan, containers: [{name: a}]}}",
         "#POD !!python/object/apply:os.system [id]",
@@ -260,13 +289,20 @@ def test_read_submit() -> None:
     for reason in ("BadRequest", "Forbidden", "Invalid", "NotFound"):
         with pytest.raises(SubmitRejected, match=r"^exceeded quota: a$"):
             KUBE.read_submit(refusal(reason, "exceeded quota: a"))
+    for line in (
+        'Error from server: admission webhook "validate.kyverno.svc-fail" denied the request: \n\nresource Pod/batchhub/x was blocked\n',
+        'Error from server (Conflict): Operation cannot be fulfilled on resourcequotas "people": the object has been modified\n',
+    ):
+        with pytest.raises(SubmitRejected, match=r"Pod/batchhub/x was blocked|has been modified"):
+            KUBE.read_submit(Completed(1, "", line))
     with pytest.raises(CommandNotFound):
         KUBE.read_submit(Completed(127, "", "/bin/sh: 1: kubectl: not found\n"))
     whole = json.dumps(pod(phase="Pending"))
     for done in (
         refusal("AlreadyExists", 'pods "bh-x" already exists'),
         refusal("Timeout"),
-        refusal("InternalError"),
+        refusal("Conflict", "the object has been modified"),
+        refusal("InternalError", 'failed calling webhook "validate": context deadline exceeded'),
         refusal("TooManyRequests"),
         refusal("Unauthorized"),
         Completed(
@@ -300,10 +336,10 @@ def test_read_submit() -> None:
             "Unschedulable: 0/3 nodes",
         ),
         (pod(phase="Pending", spec={"nodeName": None}), S.PENDING, ""),
-        (pod(phase="Pending"), S.STARTING, ""),
+        (pod(phase="Pending"), S.RUNNING, ""),
         (
             pod(phase="Pending", containerStatuses=[{"state": {"waiting": {"reason": "ContainerCreating"}}}]),
-            S.STARTING,
+            S.RUNNING,
             "ContainerCreating",
         ),
         (
@@ -311,16 +347,29 @@ def test_read_submit() -> None:
                 phase="Pending",
                 containerStatuses=[{"state": {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off"}}}],
             ),
-            S.STARTING,
+            S.RUNNING,
             "ImagePullBackOff: Back-off",
+        ),
+        (
+            pod(
+                phase="Pending",
+                initContainerStatuses=[{"state": {"waiting": {"reason": "ErrImagePull"}}}],
+                containerStatuses=[{"state": {"waiting": {"reason": "PodInitializing"}}}],
+            ),
+            S.RUNNING,
+            "ErrImagePull",
         ),
         (pod(phase="Pending", meta={"deletionTimestamp": AT}), S.COMPLETING, ""),
         (pod(), S.RUNNING, ""),
-        (pod(podIP=None), S.STARTING, ""),
-        (pod(podIP="evil.example"), S.STARTING, ""),
+        (pod(podIP=None), S.RUNNING, ""),
+        (pod(podIP="evil.example"), S.RUNNING, ""),
         (pod(meta={"deletionTimestamp": AT}), S.COMPLETING, ""),
         (pod(phase="Succeeded", containerStatuses=over(0, "Completed")), S.COMPLETED, ""),
         (pod(phase="Failed", containerStatuses=over(3)), S.FAILED, "Error"),
+        (pod(phase="Failed", containerStatuses=[*over(0, "Completed"), *over(3)]), S.FAILED, "Error"),
+        (pod(phase="Failed", initContainerStatuses=over(1, "StartError")), S.FAILED, "StartError"),
+        # A process in it ran out of memory, and the container did well all the same (kubernetes/kubernetes#104454).
+        (pod(phase="Succeeded", containerStatuses=over(0, "OOMKilled")), S.COMPLETED, ""),
         (pod(phase="Failed", containerStatuses=over(137, "OOMKilled")), S.OUT_OF_MEMORY, "OOMKilled"),
         (
             pod(
@@ -334,7 +383,7 @@ def test_read_submit() -> None:
         ),
         (
             pod(phase="Failed", reason="Evicted", message="The node was low on memory."),
-            S.PREEMPTED,
+            S.FAILED,
             "Evicted: The node was low on memory.",
         ),
         (pod(phase="Failed", conditions=disrupted("PreemptionByScheduler")), S.PREEMPTED, "PreemptionByScheduler"),
@@ -356,7 +405,8 @@ def test_what_is_known_of_a_pod() -> None:
     running = [{"name": "server", "state": {"running": {"startedAt": "2026-11-28T09:00:30Z"}}}]
     report = KUBE.read_status(listed(pod(containerStatuses=running)), [ONE]).jobs[ONE]
     assert (report.host, report.nodes, report.time_limit) == ("10.1.2.3", ("n7",), timedelta(hours=1))
-    assert report.started == datetime(2026, 11, 28, 9, 0, 30, tzinfo=UTC)
+    # Its deadline counts from when the node took it, whenever its image was there, and its start is no other once it runs.
+    assert report.started == datetime(2026, 11, 28, 9, tzinfo=UTC)
     assert report.submitted == datetime(2026, 11, 28, 9, tzinfo=UTC)
     killed = KUBE.read_status(listed(pod(phase="Failed", containerStatuses=over(137))), [ONE]).jobs[ONE]
     assert (killed.exit_code, killed.signal, killed.ended) == (None, 9, datetime(2026, 11, 28, 10, tzinfo=UTC))
@@ -371,6 +421,36 @@ def test_what_is_known_of_a_pod() -> None:
     report = KUBE.read_status(listed(odd), [ONE]).jobs[ONE]
     assert (report.submitted, report.started, report.time_limit, report.exit_code) == (None, None, None, None)
     assert report.user == ""
+
+
+def test_what_never_comes_up_is_given_up_and_says_why() -> None:
+    """An image that cannot be had, a home that cannot be mounted: on a node for ever, as far as Kubernetes is concerned."""
+    at = datetime(2026, 11, 28, 9, tzinfo=UTC)
+    row = Server(
+        ServerId("abcdefghijkl"),
+        UserName("alice"),
+        "",
+        "pods",
+        "lab",
+        "alice",
+        at,
+        at,
+        phase=Phase.STARTING,
+        job_id=ONE,
+        submit_tried=at,
+        started=at,
+    )
+    waiting = [{"state": {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling image"}}}]
+    for containers, word in ((waiting, "ImagePullBackOff: Back-off pulling image"), ([], "")):
+        taken = pod(phase="Pending", startTime=AT, containerStatuses=containers)
+        report = KUBE.read_status(listed(taken), [ONE]).jobs[ONE]
+        seen = Observation(Truth.SEEN, at, report)
+        limits = Limits(start_timeout=timedelta(minutes=5))
+        assert describe(row, seen, None, at).detail == word
+        assert step(row, seen, at + timedelta(minutes=4), limits)[1].saw is Sight.RUNNING
+        after, decision = step(row, seen, at + timedelta(minutes=6), limits)
+        assert decision.give_up
+        assert after.words.endswith(f"What held it up: {word}" if word else "the job was cancelled.")
 
 
 def test_a_pod_that_a_whole_list_does_not_hold_is_missing() -> None:
