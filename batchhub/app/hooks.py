@@ -1,7 +1,8 @@
 """A site's own functions around a server: before its job is written (they may refuse, and add to it), and after it has ended.
 
 A plain function runs in a thread, an async one on the event loop; each has a time limit. What goes wrong in one refuses the start: its traceback is in the log, the
-person is told that the site's hook failed. Reconciling is level-triggered, so a hook may run again for the same server.
+person is told that the site's hook failed. Reconciling is level-triggered, so a hook may run again for the same server. That of an end is noted once it has
+run: what a hub that died told nobody of, the next one tells.
 """
 
 from __future__ import annotations
@@ -10,16 +11,17 @@ import asyncio
 import functools
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from datetime import datetime
+from typing import Any, Protocol
 
 from batchhub.auth.blocking import Blocking
 from batchhub.config import traits
 from batchhub.control.tasks import Tasks
 from batchhub.core.additions import Additions, merged, read_additions
 from batchhub.core.errors import BadInput, ConfigError, Denied, HubError
-from batchhub.core.model import OptionValue, Outcome, Person, Server, UserName
+from batchhub.core.model import OptionValue, Outcome, Person, Server, ServerId, UserName
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +73,16 @@ class SiteHooks:
 NO_HOOKS = SiteHooks()
 
 
+class Ends(Protocol):
+    """Of which ends ``post_stop_hook`` was told. Both raise StoreUnavailable."""
+
+    def untold(self, since: datetime) -> Awaitable[Sequence[Server]]:
+        """Runs that have ended since then and of which it was not."""
+
+    def told(self, server_id: ServerId, words: str) -> Awaitable[None]:
+        """It was told now."""
+
+
 def plan_hooks(hub: traits.BatchHub) -> SiteHooks:
     """Raises ConfigError for what is no function."""
     found = {}
@@ -83,22 +95,25 @@ def plan_hooks(hub: traits.BatchHub) -> SiteHooks:
 
 
 class Hooks:
-    """Calls them. ``person`` and ``state`` say what is kept of somebody."""
+    """Calls them. ``person`` and ``state`` say what is kept of somebody, ``ends`` which ends were told of."""
 
     def __init__(
         self,
         hooks: SiteHooks,
         person: Callable[[UserName], Awaitable[Person | None]],
         state: Callable[[UserName], Awaitable[Mapping[str, Any] | None]],
+        ends: Ends,
     ) -> None:
         self._hooks = hooks
         self._person = person
         self._state = state
+        self._ends = ends
+        self._telling: set[ServerId] = set()
         self._threads = Blocking(
             "hooks", "Too much is asked of this site's hooks right now; please try again in a minute."
         )
         self._tasks = Tasks("hooks")
-        self._telling = asyncio.Semaphore(ENDS_AT_ONCE)
+        self._room = asyncio.Semaphore(ENDS_AT_ONCE)
 
     async def additions(self, server: Server) -> Additions:
         """What they add to its job: ``auth_state_hook``, then ``pre_spawn_hook``, whose word counts. Raises what they refuse with, Denied, StoreUnavailable."""
@@ -124,8 +139,15 @@ class Hooks:
 
     def ended(self, server: Server) -> None:
         """Have ``post_stop_hook`` called; nobody waits for it."""
-        if self._hooks.post_stop is not None:
+        if self._hooks.post_stop is not None and server.id not in self._telling:
+            self._telling.add(server.id)
             self._tasks.start(self._tell(self._hooks.post_stop, server), f"post_stop_hook of {server.id}")
+
+    async def catch_up(self, since: datetime) -> None:
+        """Have it called for what ended since then and was told nobody: a hub died in that moment. Raises StoreUnavailable."""
+        if self._hooks.post_stop is not None:
+            for server in await self._ends.untold(since):
+                self.ended(server)
 
     async def close(self) -> None:
         """Wait for nothing more."""
@@ -141,7 +163,7 @@ class Hooks:
             answer = await self._call(hook, *words)
         except HubError:
             raise
-        except TimeoutError:
+        except _TookTooLong:
             log.error("%s did not end within %g seconds", name, self._hooks.deadline)  # noqa: TRY400  (there is nothing to trace)
             raise Denied(f"The site's {name} took too long; please tell the hub's administrator.") from None
         except (Exception, SystemExit) as error:
@@ -155,6 +177,17 @@ class Hooks:
 
     async def _tell(self, hook: Hook, server: Server) -> None:
         try:
+            async with self._room:
+                words = await self._told(hook, server)
+            await self._ends.told(server.id, words)
+        except HubError as error:
+            log.warning("that post_stop_hook was called for server %s could not be noted: %s", server.id, error)
+        finally:
+            self._telling.discard(server.id)
+
+    async def _told(self, hook: Hook, server: Server) -> str:
+        """What came of it, for the server's trail."""
+        try:
             stop = Stop(
                 await self._who(server.user),
                 server.id,
@@ -166,16 +199,30 @@ class Hooks:
                 server.exit_code,
                 server.words,
             )
-            async with self._telling:
-                await self._call(hook, stop)
-        except TimeoutError:
+            await self._call(hook, stop)
+        except _TookTooLong:
             log.error("post_stop_hook did not end within %g seconds for server %s", self._hooks.deadline, server.id)  # noqa: TRY400
+            return "It took too long."
         except (Exception, SystemExit):
             log.exception("post_stop_hook failed for server %s", server.id)
+            return "It failed; the hub's log says why."
+        return ""
 
     async def _call(self, hook: Hook, *words: object) -> object:
-        async with asyncio.timeout(self._hooks.deadline):
-            if inspect.iscoroutinefunction(hook):
-                return await hook(*words)
-            answer = await self._threads.ask(functools.partial(hook, *words), self._hooks.deadline)
-            return await answer if inspect.isawaitable(answer) else answer
+        """Its answer. Raises _TookTooLong, and what it raises, a TimeoutError of its own among it."""
+        limit = asyncio.timeout(self._hooks.deadline)
+        try:
+            async with limit:
+                if inspect.iscoroutinefunction(hook):
+                    return await hook(*words)
+                # The time of a thread that goes on nevertheless is counted here alone.
+                answer = await self._threads.ask(functools.partial(hook, *words), 2 * self._hooks.deadline)
+                return await answer if inspect.isawaitable(answer) else answer
+        except TimeoutError:
+            if limit.expired():
+                raise _TookTooLong from None
+            raise
+
+
+class _TookTooLong(Exception):
+    """A hook did not end within its time."""

@@ -31,6 +31,7 @@ from batchhub.auth.audit import AuditTrail
 from batchhub.auth.keys import ManagedKeys
 from batchhub.auth.rules import problems
 from batchhub.control.broadcast import Broadcast
+from batchhub.control.collecting import COLLECT_AGAIN
 from batchhub.control.company import Company, Notes
 from batchhub.control.culling import Culler
 from batchhub.control.extension import Extendable, Extender
@@ -264,6 +265,7 @@ class Hub:
         self._duties.start(self._orphans.keep(), "orphans")
         self._reconciler.consider(rows)
         await self._reconciler.collect_again()
+        await self._hooks.catch_up(utc_now() - COLLECT_AGAIN)
 
     def halt(self) -> None:
         """Nothing of it any more, at once."""

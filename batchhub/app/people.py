@@ -24,6 +24,7 @@ from batchhub.core.deeds import DeedKind
 from batchhub.core.model import UserName
 from batchhub.store.persons import Persons
 from batchhub.store.store import Store
+from batchhub.store.telling import Telling
 from batchhub.web.people import AuthPeople
 
 
@@ -73,7 +74,7 @@ def make_people(plan: HubPlan, store: Store, revocations: Revocations, owning: O
 def make_hooks(plan: HubPlan, store: Store) -> Hooks:
     """The site's own functions around servers."""
     persons = Persons(store)
-    return Hooks(plan.hooks, persons.person, AuthStates(persons, plan.state.vault.current).of)
+    return Hooks(plan.hooks, persons.person, AuthStates(persons, plan.state.vault.current).of, Telling(store))
 
 
 def make_sources(plan: HubPlan, store: Store, hooks: Hooks) -> Sources:

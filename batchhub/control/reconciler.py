@@ -277,8 +277,9 @@ class Reconciler:
                 row = await self._act(action, row, cluster)
         finally:
             measure(self._meters, found, row, self._clock())
+            if row.phase is Phase.ENDED and before.phase is not Phase.ENDED and not self._closed:
+                self._ended(row)
         if row.phase is Phase.ENDED and before.phase is not Phase.ENDED:
-            self._ended(row)
             await self._offers.withdraw(row)
             if Action.COLLECT not in decision.actions:
                 await self._collector.forget(row, cluster.launcher)

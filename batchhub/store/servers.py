@@ -70,7 +70,7 @@ def current(session: Session, user: str, name: str) -> Server | None:
 def newest_of(session: Session, user: str) -> tuple[Server, ...]:
     """The newest run of each of a user's names, by name."""
     newest = select(func.max(ServerRow.seq)).where(ServerRow.user_name == user).group_by(ServerRow.name)
-    return _all(session, select(ServerRow).where(ServerRow.seq.in_(newest)).order_by(ServerRow.name))
+    return all_of(session, select(ServerRow).where(ServerRow.seq.in_(newest)).order_by(ServerRow.name))
 
 
 def live(session: Session, cluster: str | None) -> tuple[Server, ...]:
@@ -87,7 +87,7 @@ def uncollected(session: Session, since: datetime) -> tuple[Server, ...]:
     """Runs that have ended since then, were given to a scheduler, and of which no log is kept; at most a thousand, the newest."""
     given = (ServerRow.phase == Phase.ENDED, ServerRow.since >= since, ServerRow.submit_tried.is_not(None))
     wanted = select(ServerRow).where(*given, ServerRow.log_tail == "", ServerRow.directory != "")
-    return _all(session, wanted.order_by(ServerRow.seq.desc()).limit(1000))
+    return all_of(session, wanted.order_by(ServerRow.seq.desc()).limit(1000))
 
 
 def newest_of_all(session: Session, limit: int, offset: int, *, live_only: bool) -> tuple[tuple[Server, ...], int]:
@@ -100,7 +100,7 @@ def newest_of_all(session: Session, limit: int, offset: int, *, live_only: bool)
         which = ServerRow.seq.in_(newest)
     total = session.scalar(select(func.count()).select_from(ServerRow).where(which)) or 0
     page = select(ServerRow).where(which).order_by(ServerRow.user_name, ServerRow.name)
-    return _all(session, page.limit(limit).offset(offset)), total
+    return all_of(session, page.limit(limit).offset(offset)), total
 
 
 def update(
@@ -168,7 +168,7 @@ def event_of(row: EventRow) -> Event:
 def runs_of(session: Session, user: str, name: str, limit: int) -> tuple[Server, ...]:
     """The newest ``limit`` runs of a name, newest first."""
     runs = select(ServerRow).where(ServerRow.user_name == user, ServerRow.name == name)
-    return _all(session, runs.order_by(ServerRow.seq.desc()).limit(limit))
+    return all_of(session, runs.order_by(ServerRow.seq.desc()).limit(limit))
 
 
 def prune_ended(session: Session, before: datetime, limit: int) -> int:
@@ -202,7 +202,7 @@ def with_old_directories(
     if not reasons:
         return ()
     old = select(ranked.c.seq).where(or_(*reasons), ranked.c.over < settled).order_by(ranked.c.seq).limit(limit)
-    return _all(session, select(ServerRow).where(ServerRow.seq.in_(old)).order_by(ServerRow.seq))
+    return all_of(session, select(ServerRow).where(ServerRow.seq.in_(old)).order_by(ServerRow.seq))
 
 
 def _row(session: Session, query: Select[ServerRow], server_id: ServerId) -> ServerRow:
@@ -212,7 +212,8 @@ def _row(session: Session, query: Select[ServerRow], server_id: ServerId) -> Ser
     return row
 
 
-def _all(session: Session, query: Select[ServerRow]) -> tuple[Server, ...]:
+def all_of(session: Session, query: Select[ServerRow]) -> tuple[Server, ...]:
+    """The servers of a query."""
     rows: Iterable[ServerRow] = session.scalars(query)
     return tuple(_read(row) for row in rows)
 

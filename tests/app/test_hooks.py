@@ -8,7 +8,7 @@ import logging
 import sys
 import threading
 from dataclasses import FrozenInstanceError, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -33,6 +33,8 @@ class People:
     def __init__(self) -> None:
         self.state: dict[str, Any] | None = {"token": SECRET}
         self.made: list[Hooks] = []
+        self.ends: dict[str, str] = {}
+        self.ended: tuple[Server, ...] = ()
 
     async def person(self, name: UserName) -> Person | None:
         return ANN if name == "ann" else None
@@ -40,8 +42,14 @@ class People:
     async def of(self, name: UserName) -> dict[str, Any] | None:
         return self.state if name == "ann" else None
 
+    async def told(self, server_id: ServerId, words: str) -> None:
+        self.ends[server_id] = words
+
+    async def untold(self, since: datetime) -> tuple[Server, ...]:
+        return tuple(server for server in self.ended if server.id not in self.ends and server.since >= since)
+
     def hooks(self, **hooks: Any) -> Hooks:
-        self.made.append(Hooks(SiteHooks(**hooks), self.person, self.of))
+        self.made.append(Hooks(SiteHooks(**hooks), self.person, self.of, self))
         return self.made[-1]
 
     async def add(self, **hooks: Any) -> Additions:
@@ -153,14 +161,74 @@ async def test_the_end_is_told_and_nobody_waits(people, caplog) -> None:
 
     hooks = people.hooks(post_stop=hook)
     hooks.ended(replace(SERVER, outcome=Outcome.FAILED, exit_code=3, words="It failed."))
-    hooks.ended(replace(SERVER, user=UserName("eve"), outcome=Outcome.COMPLETED))
+    hooks.ended(replace(SERVER, id=ServerId("abcdefghij23"), user=UserName("eve"), outcome=Outcome.COMPLETED))
     first, second = await told.get(), await told.get()
     assert (first.person, first.outcome, first.exit_code, first.words) == (ANN, Outcome.FAILED, 3, "It failed.")
     assert (second.person, second.server_name) == (Person(UserName("eve")), "big")
+    await quiet(hooks)
+    assert "post_stop_hook failed for server abcdefghij22" in caplog.text
+    assert people.ends == {"abcdefghij22": "It failed; the hub's log says why.", "abcdefghij23": ""}
+    people.hooks().ended(SERVER)
+
+
+async def quiet(hooks: Hooks) -> None:
     while hooks._tasks._tasks:
         await asyncio.sleep(0)
-    assert "post_stop_hook failed for server abcdefghij22" in caplog.text
-    people.hooks().ended(SERVER)
+
+
+def servers(number: int) -> tuple[Server, ...]:
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    ids = (f"abcdefghij{letters[at // 26]}{letters[at % 26]}" for at in range(number))
+    return tuple(replace(SERVER, id=ServerId(one)) for one in ids)
+
+
+async def test_what_a_hub_that_died_told_nobody_of_the_next_one_tells(people) -> None:
+    known, lost, old = servers(3)
+    people.ended = (known, lost, replace(old, since=NOW - timedelta(hours=2)))
+    begun: asyncio.Queue[str] = asyncio.Queue()
+    go = asyncio.Event()
+
+    async def hook(stop):
+        await begun.put(stop.server_id)
+        await go.wait()
+
+    dies = people.hooks(post_stop=hook)
+    dies.ended(known)
+    dies.ended(known)
+    go.set()
+    await quiet(dies)
+    assert begun.qsize() == 1
+    go.clear()
+    dies.ended(lost)
+    await begun.get()
+    await begun.get()
+    await dies.close()
+    go.set()
+    after = people.hooks(post_stop=hook)
+    await after.catch_up(NOW - timedelta(hours=1))
+    await quiet(after)
+    assert (begun.get_nowait(), begun.qsize()) == (lost.id, 0)
+    await after.catch_up(NOW - timedelta(hours=1))
+    await quiet(after)
+    assert begun.empty()
+    await people.hooks().catch_up(NOW)
+
+
+async def test_a_time_out_of_the_hooks_own_is_a_failure_with_its_traceback(people, caplog) -> None:
+    """Such as a socket's, long before ours: the log must say where."""
+
+    def hook(spawn):
+        raise TimeoutError("licence server")
+
+    async def on_the_loop(spawn):
+        raise TimeoutError("allocation server")
+
+    for one in (hook, on_the_loop):
+        with pytest.raises(Denied, match="failed"):
+            await people.add(pre_spawn=one)
+    assert "licence server" in caplog.text
+    assert "allocation server" in caplog.text
+    assert "did not end within" not in caplog.text
 
 
 async def test_of_many_ends_at_once_none_is_forgotten(people, monkeypatch) -> None:

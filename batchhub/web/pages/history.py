@@ -31,6 +31,7 @@ KINDS: Mapping[str, str] = MappingProxyType(
         "warning": "Warned of the end of its time",
         "extended": "More time given",
         "collect": "Log and exit record read",
+        "post_stop": "The site's own hook was told of its end",
     }
 )
 """An event's kind in words; any other is its own."""
