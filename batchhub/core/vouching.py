@@ -1,7 +1,7 @@
-"""What the proxy has heard from a front end it trusts about who asks, told to the hub so that nobody else can say it.
+"""What the proxy knows of who asks, told to the hub so that nobody else can say it: the address, and what a front end it trusts has said.
 
-The hub's own port is open to every process of its machine, so a plain header proves nothing there. The proxy seals what it heard with the key
-that both hold, for a minute; a proxy that was started before a header was configured seals nothing, and then nobody is signed in by it.
+The hub's own port is open to every process of its machine, so a plain header proves nothing there. The proxy seals what it knows with the key
+that both hold, for a minute; a proxy that was started before a header was configured does not seal that, and then nobody is signed in by it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from datetime import datetime, timedelta
 
 HEADER = "X-BatchHub-Vouched"
 """What the proxy's word travels in."""
+ADDRESS = ":address"
+"""Among what is sealed: where the request came from. No header has such a name."""
 LIFE = timedelta(seconds=60)
 """How far the clocks of hub and proxy may differ."""
 LIMIT = 8192

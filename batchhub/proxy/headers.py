@@ -114,6 +114,35 @@ def forwarded(head: RequestHead, peer: Peer) -> Forwarded:
     )
 
 
+def asker(head: RequestHead, peer: Peer, trusted: TrustedProxies) -> str:
+    """The address of whoever asks: the last one in a trusted proxy's list that is no trusted proxy itself. What stands before it, anybody can write.
+
+    Where the list cannot be read, no more is known than who told us.
+    """
+    nearest = peer.address
+    if peer.trusted:
+        for text in reversed(b",".join(head.all(b"x-forwarded-for")).decode("latin-1").split(",")):
+            address = _address(text.strip())
+            if not address:
+                break
+            nearest = address
+            if address not in trusted:
+                break
+    return nearest
+
+
+_WITH_PORT = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?|([0-9.]+):[0-9]{1,5}")  # as some balancers write them
+
+
+def _address(text: str) -> str:
+    """In one spelling; empty for what is none."""
+    found = _WITH_PORT.fullmatch(text)
+    try:
+        return str(ip_address((found[1] or found[2]) if found else text))
+    except ValueError:
+        return ""
+
+
 def _port(host: bytes, scheme: bytes) -> bytes:
     _, colon, port = host.rpartition(b":")
     if colon and port.isdigit():

@@ -1,5 +1,6 @@
-"""What a front end that is trusted says about who asks: heard from it alone, sealed for the hub, and taken out of every request.
+"""What the hub is told under seal about who asks.
 
+That is the address, and what a front end that is trusted says; the latter is heard from it alone, and taken out of every request.
 Names are compared with ``_`` as ``-``: an application that reads headers through CGI variables could not tell the two apart.
 """
 
@@ -10,7 +11,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from functools import lru_cache
 
-from batchhub.core.vouching import HEADER, vouch
+from batchhub.core.vouching import ADDRESS, HEADER, vouch
 from batchhub.proxy.wire import RequestHead
 
 IDENTITY_HEADER = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,63}")
@@ -63,8 +64,7 @@ def said(head: RequestHead, names: tuple[str, ...]) -> Mapping[str, str]:
     return found
 
 
-def seal_line(head: RequestHead, names: tuple[str, ...], key: bytes, now: datetime) -> bytes:
-    """The header line for the hub; empty if nothing is said."""
-    told = said(head, names)
-    sealed = vouch(key, told, now) if told else ""
-    return f"{HEADER}: {sealed}\r\n".encode("ascii") if sealed else b""
+def seal_line(address: str, told: Mapping[str, str], key: bytes, now: datetime) -> bytes:
+    """The header line for the hub: where the request came from, and what a front end said. If that is too long to be sealed, nobody said it."""
+    sealed = vouch(key, {**told, ADDRESS: address}, now) or vouch(key, {ADDRESS: address}, now)
+    return f"{HEADER}: {sealed}\r\n".encode("ascii")

@@ -7,8 +7,8 @@ from batchhub.proxy.book import Route
 from batchhub.proxy.context import Context
 from batchhub.proxy.forward import request_head
 from batchhub.proxy.habit import Habit
-from batchhub.proxy.headers import ACCESS_COOKIE, HUB_COOKIES, Peer, forwarded, request_lines, without_tokens
-from batchhub.proxy.identity import seal_line, taken
+from batchhub.proxy.headers import ACCESS_COOKIE, HUB_COOKIES, Peer, asker, forwarded, request_lines, without_tokens
+from batchhub.proxy.identity import said, seal_line, taken
 from batchhub.proxy.wire import RequestHead
 
 
@@ -24,19 +24,19 @@ def outgoing(head: RequestHead, path: str, route: Route, peer: Peer, habit: Habi
         path = stripped(path, route.strip)
     target = route.target.prefix.encode() + path.encode("ascii") + query
     sealed = b""
-    if settings.identity_headers and peer.trusted and not owned and path.startswith(settings.hub_prefix):
-        sealed = seal_line(head, settings.identity_headers, settings.ticket_keys[0], context.clock())
+    if not owned and (route.path == "/" or path.startswith(settings.hub_prefix)):
+        told = said(head, settings.identity_headers) if peer.trusted else {}
+        sealed = seal_line(asker(head, peer, context.trusted), told, settings.ticket_keys[0], context.clock())
     below = habit.below(head, route)
     if below:
         return b"%b %b HTTP/1.1\r\n%b%b" % (head.method, target, sealed, below)
     secrets = ACCESS_COOKIE if route.path == "/" and not owned else HUB_COOKIES
     authorization = route.authorization if owned else route.authorization or None
     host = head.host or route.target.authority.encode()
-    asker = forwarded(head, peer)
     lines = request_lines(
         head,
         target,
-        asker,
+        forwarded(head, peer),
         host,
         secrets=secrets,
         authorization=authorization,

@@ -8,11 +8,12 @@ cookies are bound to the hub's host by their names (``__Host-``), as a page belo
 
 from __future__ import annotations
 
+from datetime import datetime
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, ClassVar
 
-from tornado.httputil import url_concat
+from tornado.httputil import HTTPServerRequest, url_concat
 from tornado.web import HTTPError, RequestHandler
 
 from batchhub.auth.redirects import safe_next
@@ -21,6 +22,7 @@ from batchhub.core.deeds import DeedKind
 from batchhub.core.errors import BadInput, Denied, HubError, SignInAgain
 from batchhub.core.model import UserName, read_server_name
 from batchhub.core.tickets import COOKIE_NAME
+from batchhub.core.vouching import ADDRESS, HEADER, vouched
 from batchhub.web.log import errors, incident, request_words
 from batchhub.web.ports import MAX_BODY, Visitor
 from batchhub.web.shared import Web
@@ -70,6 +72,7 @@ class Handler(RequestHandler):
     def initialize(self, web: Web) -> None:
         """Tornado's: what the route table hands over."""
         self.web = web
+        self.request.remote_ip = asker(self.request, web.services.ticket_key, web.services.clock())
 
     def set_default_headers(self) -> None:
         """Tornado's: also called again for errors."""
@@ -306,6 +309,16 @@ class Page(Handler):
             return
         title = TITLES.get(status, "Something went wrong")
         self.page("error.html", status=status, title=title, message=message)
+
+
+def asker(request: HTTPServerRequest, key: bytes, now: datetime) -> str:
+    """Where a request came from: the proxy's word under its seal. Without one it is whoever has connected to the hub's port, whatever they say."""
+    lines = request.headers.get_list(HEADER)
+    told = vouched(key, lines[0], now).get(ADDRESS) if len(lines) == 1 else None
+    if told:
+        return told
+    connected = getattr(getattr(request.connection, "context", None), "address", None)
+    return str(connected[0]) if isinstance(connected, tuple) else ""
 
 
 def retry_after(error: HubError) -> str:

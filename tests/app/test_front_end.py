@@ -12,7 +12,7 @@ import pytest
 from batchhub.auth.base import Place
 from batchhub.auth.header import HeaderAuthenticator
 from batchhub.core.errors import ConfigError
-from batchhub.core.vouching import HEADER, LIFE, vouch, vouched
+from batchhub.core.vouching import ADDRESS, HEADER, LIFE, vouch, vouched
 from batchhub.web.base import SESSION_COOKIE
 from tests.proxy.harness import KEY, App, World, running, settings, ticket_cookie, world
 from tests.web.fakes import Site, open_site
@@ -34,6 +34,7 @@ async def both(tmp_path: Path, *, trusted: tuple[str, ...] = HERE, **changes: An
     chosen = {"identity_headers": NAMES, **changes}
     async with world(tmp_path, trusted_proxies=trusted, **chosen) as w:
         front.settle(place(clock=w.clock))
+        site.clock.now = w.clock()
         w.route("/", site.port)
         try:
             yield w, site
@@ -171,7 +172,10 @@ async def test_a_kept_connection_is_sealed_anew(tmp_path: Path) -> None:
         for _ in range(3):
             writer.write(b"GET /hub/login HTTP/1.1\r\nHost: a\r\nRemote-User: ann\r\n\r\n")
             await reader.readuntil(b"\r\n\r\nok")
-            assert vouched(KEY, app.requests[-1].header(HEADER) or "", w.clock()) == {"remote-user": "ann"}
+            assert vouched(KEY, app.requests[-1].header(HEADER) or "", w.clock()) == {
+                "remote-user": "ann",
+                ADDRESS: "127.0.0.1",
+            }
             w.clock.now += LIFE
         writer.close()
 
@@ -209,3 +213,44 @@ def test_this_machine_as_a_front_end_is_warned_of(caplog: pytest.LogCaptureFixtu
     assert not caplog.text
     HeaderAuthenticator().settle(place(front_ends=("::1",)))
     assert "everybody who can run a program here" in caplog.text
+
+
+# ---------------------------------------------------------------- where people are, whoever they are
+
+
+@pytest.mark.parametrize(
+    ("said", "address"),
+    [
+        ("203.0.113.9", "203.0.113.9"),
+        ("127.0.0.1, 198.51.100.7, 203.0.113.9", "203.0.113.9"),
+        ("203.0.113.9, 127.0.0.1", "203.0.113.9"),
+        ("203.0.113.9:4711", "203.0.113.9"),
+        ("[2001:DB8::1]:443", "2001:db8::1"),
+        ("203.0.113.9, unknown", "127.0.0.1"),
+        ("", "127.0.0.1"),
+        ("x" * 9000, "127.0.0.1"),
+    ],
+)
+async def test_people_behind_a_front_end_have_an_address_each(tmp_path: Path, said: str, address: str) -> None:
+    """Else all of a site would share one allowance of attempts, and the trail would name the front end alone."""
+    async with both(tmp_path) as (w, site):
+        assert await who(w, f"X-Forwarded-For: {said}", "X-Real-IP: 192.0.2.66") == "403"
+        assert site.audit.deeds[-1].address == address
+
+
+async def test_a_guesser_behind_a_front_end_keeps_nobody_else_out(tmp_path: Path) -> None:
+    async with both(tmp_path) as (w, _):
+        answers = [await who(w, "X-Forwarded-For: 203.0.113.9") for _ in range(61)]
+        assert answers == ["403"] * 60 + ["429"]
+        assert await who(w, "X-Forwarded-For: 203.0.113.10", "Remote-User: ann") == "ann"
+
+
+async def test_a_stranger_has_the_address_it_comes_from(tmp_path: Path) -> None:
+    async with both(tmp_path, trusted=("10.1.2.3",)) as (w, site):
+        for lines in (["X-Forwarded-For: 203.0.113.9"], ["X-Real-IP: 203.0.113.9"], ["Forwarded: for=203.0.113.9"]):
+            assert await who(w, *lines) == "403"
+            assert site.audit.deeds[-1].address == "127.0.0.1"
+        sealed = vouch(KEY, {ADDRESS: "203.0.113.9"}, w.clock() - 2 * LIFE)
+        for headers in ({"X-Forwarded-For": "203.0.113.9"}, {"X-Real-IP": "203.0.113.9"}, {HEADER: sealed}):
+            assert (await site.browser().ask("GET", "/hub/login", headers=headers)).code == 403
+            assert site.audit.deeds[-1].address == "127.0.0.1", "straight to the hub's own port"

@@ -59,6 +59,7 @@ async def test_request_headers_are_rewritten(tmp_path: Path) -> None:
             "X-Kept: Yes",
         )
         request = app.requests[0]
+        assert request.headers.pop("x-batchhub-vouched")
         assert request.headers == {
             "host": ["hub.test"],
             "cookie": ["a=b; batchhub-session=y"],

@@ -50,6 +50,7 @@ async def test_hop_by_hop_headers_go_no_further(tmp_path: Path, connection: list
         assert request.body == b"abc"
         assert set(request.headers) == {
             "host",
+            "x-batchhub-vouched",
             "x-kept",
             "content-length",
             "x-forwarded-for",
@@ -101,7 +102,9 @@ async def test_a_strangers_word_on_where_it_comes_from_is_not_passed_on(tmp_path
         w.route("/", app.port)
         await w.get("/", *LIES, f"Connection: {connection}")
         request = app.requests[0]
-        assert {name: values for name, values in request.headers.items() if name != "host"} == {
+        assert {
+            name: values for name, values in request.headers.items() if name not in {"host", "x-batchhub-vouched"}
+        } == {
             "x-forwarded-for": ["127.0.0.1"],
             "x-forwarded-proto": ["http"],
             "x-forwarded-host": ["hub.test"],
