@@ -14,7 +14,7 @@ from batchhub.app.state import utc_now
 from batchhub.auth.audit import AuditTrail
 from batchhub.auth.departures import ASKED, Departures
 from batchhub.auth.endings import Endings, all_of_a_session, all_of_a_token
-from batchhub.auth.refresh import Refresher
+from batchhub.auth.refresh import Refresher, StoredUser
 from batchhub.auth.sessions import Sessions
 from batchhub.auth.states import AuthStates
 from batchhub.auth.throttle import Throttle
@@ -52,6 +52,10 @@ def make_people(plan: HubPlan, store: Store, revocations: Revocations, owning: O
             audit.note(DeedKind.SESSION_ENDED, name, by="hub", words=f"asked about again, and not let in: {count}")
         return count
 
+    def rights(user: StoredUser) -> None:
+        kind = DeedKind.ADMIN_GIVEN if user.admin else DeedKind.ADMIN_TAKEN
+        audit.note(kind, user.name, by="hub", words=f"as {user.way} and the lists say by now")
+
     return AuthPeople(
         authenticators=plan.authenticators,
         departures=Departures(cookie_key, utc_now),
@@ -61,7 +65,7 @@ def make_people(plan: HubPlan, store: Store, revocations: Revocations, owning: O
         users=store,
         persons=persons,
         states=states,
-        refresher=Refresher(plan.authenticators, persons, states, utc_now, turn_out),
+        refresher=Refresher(plan.authenticators, persons, states, utc_now, turn_out, admin=rights),
         throttle=Throttle(),
         guard=Xsrf(cookie_key),
         clock=utc_now,

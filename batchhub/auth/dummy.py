@@ -29,10 +29,13 @@ class DummyAuthenticator(Authenticator):
         """Only on loopback, unless the configuration says the contrary in so many words."""
         if not self.password:
             raise ConfigError("c.DummyAuthenticator.password must be set: an empty one would let everybody in.")
-        if not place.loopback and not self.let_anybody_on_the_network_be_anybody:
+        # A front end on the same machine brings the network here.
+        alone = place.loopback and not place.front_ends and not place.secure
+        if not alone and not self.let_anybody_on_the_network_be_anybody:
             raise ConfigError(
-                f"DummyAuthenticator lets whoever knows one password be anybody, and the proxy listens on {place.address or 'every address'}. "
-                "Set c.Proxy.ip = '127.0.0.1', or c.DummyAuthenticator.let_anybody_on_the_network_be_anybody = True."
+                f"DummyAuthenticator lets whoever knows one password be anybody, and the proxy listens on {place.address or 'every address'}"
+                f"{' behind a front end or with TLS' if place.loopback else ''}. "
+                "Set c.Proxy.ip = '127.0.0.1', without a front end or TLS, or c.DummyAuthenticator.let_anybody_on_the_network_be_anybody = True."
             )
         log.warning("DummyAuthenticator: whoever knows the one password can be anybody, admins too")
 

@@ -97,8 +97,15 @@ class Person:
         return await self.states.of(self.name)
 
 
+def _unsaid(user: StoredUser) -> None:
+    del user
+
+
 class Refresher:
-    """Asks for everybody. ``ended`` is called with the name of whoever has to sign in again, and ends their sessions."""
+    """Asks for everybody.
+
+    ``ended`` is called with the name of whoever has to sign in again, and ends their sessions; ``admin`` with whoever has become an admin, or is none any more.
+    """
 
     def __init__(
         self,
@@ -107,12 +114,15 @@ class Refresher:
         states: AuthStates,
         clock: Clock,
         ended: Callable[[str], Awaitable[object]],
+        *,
+        admin: Callable[[StoredUser], None] = _unsaid,
     ) -> None:
         self._ways = ways
         self._users = users
         self._states = states
         self._clock = clock
         self._ended = ended
+        self._admin = admin
         self._began = clock()
         self._seen: OrderedDict[str, Seen] = OrderedDict()
         self._asking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -254,7 +264,10 @@ class Refresher:
         sealed = self._states.seal(user.name, identity.auth_state) if way.enable_auth_state else None
         if admin is None and groups is None and sealed is None:
             return user
-        return await self._users.refreshed(user.name, way=user.way, admin=admin, groups=groups, sealed=sealed) or user
+        saved = await self._users.refreshed(user.name, way=user.way, admin=admin, groups=groups, sealed=sealed)
+        if saved is not None and admin is not None:
+            self._admin(saved)
+        return saved or user
 
     async def _end(self, user: StoredUser, why: str) -> SignInAgain:
         """Their sessions are over; the error that says so."""

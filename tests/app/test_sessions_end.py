@@ -224,3 +224,6 @@ async def test_who_may_not_any_more_is_out_of_their_notebook(whole: Whole) -> No
     await asyncio.gather(*(is_cut(socket) for socket in dying))
     done = whole.audit._waiting[-1]
     assert (done.kind, done.user, done.by) == ("session ended", "ann", "hub")
+    whole.people.refresher._admin(SimpleNamespace(name="root", admin=False, way="plain"))
+    done = whole.audit._waiting[-1]
+    assert (done.kind, done.user, done.by) == ("admin taken", "root", "hub")

@@ -336,7 +336,28 @@ def test_whatever_the_name_the_texts_hold_it_as_one_value(name: str) -> None:
         assert len(parts) == 2
 
 
+def test_a_groups_name_in_its_dn() -> None:
+    for dn, name in (
+        ("cn=hpc,ou=x", "hpc"),
+        ("CN = hpc + l=a,ou=x", "hpc"),
+        ("cn=a\\,b,ou=x", "a,b"),
+        ("cn=a\\2Cb\\+c,ou=x", "a,b+c"),
+        ("cn=M\\C3\\BCller,ou=x", "Müller"),
+        ("cn=\\ff,ou=x", "\ufffd"),
+        ("hpc", ""),
+    ):
+        assert first_value(dn) == name
+
+
 def test_below() -> None:
     assert below("cn=a, OU=Groups,dc=x", "ou=groups, dc=x")
+    for trap in (
+        "cn=hpc+l=a\\,ou=groups,dc=x",
+        "cn=hpc\\,ou=groups,dc=x",
+        "cn=a\\\\\\,ou=groups,dc=x",
+        "cn=a\\2cou=groups,dc=x",
+    ):
+        assert not below(trap, "ou=groups,dc=x"), "the comma is a part of a name beside the groups"
+    assert below("cn=a\\\\,ou=groups,dc=x", "ou=groups,dc=x"), "there it is not"
     for other in ("ou=groups,dc=x", "cn=a,ou=others,dc=x", "cn=a\\,ou=groups,dc=y", "cn=aou=groups,dc=x"):
         assert not below(other, "ou=groups,dc=x")

@@ -1,5 +1,7 @@
 """Nobody, and anybody with one password."""
 
+from typing import Any
+
 import pytest
 
 from batchhub.app.site import load_authenticators
@@ -46,6 +48,12 @@ def test_elsewhere_only_when_said_so(address: str) -> None:
     with pytest.raises(ConfigError, match="let_anybody_on_the_network_be_anybody"):
         DummyAuthenticator(password="p").settle(place(address))
     DummyAuthenticator(password="p", let_anybody_on_the_network_be_anybody=True).settle(place(address))
+
+
+@pytest.mark.parametrize("front", [{"front_ends": ("127.0.0.1",)}, {"secure": True}])
+def test_loopback_behind_a_front_end_is_the_network(front: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="behind a front end"):
+        DummyAuthenticator(password="p").settle(Place("127.0.0.1", bytes(32), lambda: None, **front))
 
 
 def test_found_by_name() -> None:

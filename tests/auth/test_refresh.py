@@ -55,10 +55,14 @@ class World:
     def begin(self, **traits) -> None:
         """A hub starts, with these settings."""
         self.ways["asked"] = Asked(**traits)
-        self.refresher = Refresher(self.ways, self.persons, self.states, self.clock, self.end)
+        self.rights: list[tuple[str, bool]] = []
+        self.refresher = Refresher(self.ways, self.persons, self.states, self.clock, self.end, admin=self.told)
 
     async def end(self, name: str) -> None:
         self.ended.append(name)
+
+    def told(self, user) -> None:
+        self.rights.append((user.name, user.admin))
 
     async def sign_in(self, name: str = "ann", state=None, **more) -> None:
         sealed = self.states.seal(name, state) if state else None
@@ -153,6 +157,7 @@ async def test_news_are_kept(world, clock) -> None:
     assert world.way.state == {"token": 1}
     assert (now.groups, now.admin) == (("hpc",), False), "who is in no admin group any more is no admin"
     assert await world.store.user("ann") == now
+    assert world.rights == [("ann", False)], "for the trail"
     assert await world.states.of("ann") == {"token": 2, "secret": SECRET}
     assert SECRET not in (await world.persons.sealed_state("ann") or "")
 
@@ -165,6 +170,7 @@ async def test_what_is_not_named_stays(world, clock) -> None:
     world.way.answer = {"name": "ann"}
     now = await world.check()
     assert (now.groups, now.admin) == (("hpc",), True)
+    assert world.rights == []
     assert await world.persons.sealed_state("ann") == before
 
 
