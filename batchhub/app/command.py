@@ -231,6 +231,8 @@ def set_up_logging(level: str) -> None:
     logging.basicConfig(
         level=numbers[level], format="%(asctime)s %(levelname).1s %(name)s: %(message)s", stream=sys.stderr, force=True
     )
+    # Whoever wants to hear warnings alone wants to know who signed in all the same: the trail's rows are thinned because the log has each.
+    logging.getLogger("batchhub.audit").setLevel(logging.INFO)
     for chatty in ("asyncssh", "alembic", "asyncio"):
         logging.getLogger(chatty).setLevel(max(numbers[level], logging.WARNING))
 

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 HANDLE = 16
 """Characters of a session's id by which its owner and admins tell it from that person's others."""
+MOST = 200
+"""Sessions that one person may have at once."""
 _COOKIE = re.compile(r"1\.([A-Za-z0-9_-]{43})\.([A-Za-z0-9_-]{43})")
 
 
@@ -88,7 +90,7 @@ class SessionStore(Protocol):
         """By id."""
 
     def sessions_of(self, user: str) -> Awaitable[Sequence[StoredSession]]:
-        """A user's sessions that were not revoked."""
+        """A user's sessions that were not revoked, last used first."""
 
     def touch_session(self, id: str, *, seen: datetime, expires: datetime) -> Awaitable[bool]:  # noqa: A002
         """Note a use; false if it was revoked or is not there."""
@@ -169,7 +171,8 @@ class Sessions:
     async def create(self, user: str, address: str, agent: str, *, old: str = "") -> tuple[str, Session]:
         """A new session after a sign-in: the cookie's value, and the session. Raises NotFound, StoreUnavailable.
 
-        It always has a new id; ``old``, the cookie the browser came with, is ended, also if it was good no more.
+        It always has a new id; ``old``, the cookie the browser came with, is ended, also if it was good no more. Of very many, the one
+        used longest ago is ended: a program that signs in again and again, and never out, makes no list without end.
         """
         await self.end(old)
         now = self._clock()
@@ -185,6 +188,9 @@ class Sessions:
         )
         session = _session(row)
         self._keep(session, now)
+        others = [one for one in await self._store.sessions_of(user) if one.id != session.id]
+        for left in others[MOST - 1 :]:
+            await self.revoke(left.id)
         return f"1.{_b64(secret)}.{_b64(self._mac(secret))}", session
 
     async def read(self, cookie: str) -> Session | None:
@@ -193,14 +199,9 @@ class Sessions:
         if session_id is None:
             return None
         now = self._clock()
-        kept = self._cache.get(session_id)
-        if kept is not None and now - kept[1] < self._settings.trust:
-            session = kept[0]
-        else:
-            loaded = await self._load(session_id, now)
-            if loaded is None:
-                return None
-            session = loaded
+        session = self._believed(session_id, now) or await self._load(session_id, now)
+        if session is None:
+            return None
         if not session.good(now):
             self.forget((session_id,))
             return None
@@ -220,21 +221,23 @@ class Sessions:
     async def alive(self, session_id: str) -> bool:
         """Whether the session of this id is good, without counting as a use; for open event streams and the proxy's renewals."""
         now = self._clock()
-        kept = self._cache.get(session_id)
-        if kept is not None and now - kept[1] < self._settings.trust:
-            return kept[0].good(now)
-        session = await self._load(session_id, now)
+        session = self._believed(session_id, now) or await self._load(session_id, now)
         return session is not None and session.good(now)
 
     async def of(self, user: str) -> tuple[Session, ...]:
         """A user's good sessions."""
         now = self._clock()
+        return tuple(session for session in await self.open_of(user) if session.good(now))
+
+    async def open_of(self, user: str) -> tuple[Session, ...]:
+        """Those by which something may be open: the good ones, and idle ones, whose tickets the proxy goes on to take while they are used."""
+        now = self._clock()
         found = (_session(row) for row in await self._store.sessions_of(user))
-        return tuple(session for session in found if session.good(now))
+        return tuple(session for session in found if now < session.absolute)
 
     async def end_of(self, user: str, handle: str) -> bool:
-        """End the good session of this user with this handle; false if there is none."""
-        ids = [session.id for session in await self.of(user) if session.handle == handle]
+        """End the open session of this user with this handle; false if there is none."""
+        ids = [session.id for session in await self.open_of(user) if session.handle == handle]
         for session_id in ids:
             await self.revoke(session_id)
         return bool(ids)
@@ -258,6 +261,11 @@ class Sessions:
         self._forgotten += 1
         for session_id in ids:
             self._cache.pop(session_id, None)
+
+    def _believed(self, session_id: str, now: datetime) -> Session | None:
+        """The copy in memory, while it is young. One from the future is not: the clock was set back, and nobody knows by how much."""
+        session, at = self._cache.get(session_id, (None, now))
+        return session if timedelta() <= now - at < self._settings.trust else None
 
     async def _load(self, session_id: str, now: datetime) -> Session | None:
         before = self._forgotten

@@ -91,8 +91,11 @@ class Buckets:
 
     def _level(self, key: bytes, now: datetime) -> float:
         level, at = self._held.get(key, (float(self._rate.burst), now))
-        # A clock that was set back earns nothing.
-        return min(float(self._rate.burst), level + max(0.0, (now - at).total_seconds()) / self._rate.seconds)
+        if at > now:
+            # The clock was set back. That earns nothing, and keeps nobody waiting until it shows the former time again.
+            at = now
+            self._held[key] = (level, at)
+        return min(float(self._rate.burst), level + (now - at).total_seconds() / self._rate.seconds)
 
     def _set(self, key: bytes, level: float, now: datetime) -> None:
         if level >= self._rate.burst:

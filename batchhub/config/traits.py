@@ -208,12 +208,27 @@ class Pages(Configurable):
 class Sessions(Configurable):
     """How long a sign-in lasts."""
 
-    idle_hours = Float(24.0, help="Hours without a request after which a session ends.").tag(config=True)
-    absolute_days = Float(14.0, help="Days after which it ends in any case.").tag(config=True)
+    idle_hours = Float(
+        24.0,
+        help="Hours without a request to the hub's pages after which these want a new sign-in. Notebooks are not concerned: see ticket_hours.",
+    ).tag(config=True)
+    absolute_days = Float(
+        14.0, help="Days after which a session ends in any case, with the notebooks' connections that it opened."
+    ).tag(config=True)
     ticket_hours = Float(
         12.0,
-        help="Hours that a browser may leave a notebook alone before its page has to be loaded again; signing out ends it at once.",
+        help="Hours that a browser may leave a notebook alone before its page has to be loaded again; a page that is open asks by itself, and so "
+        "is not left alone. Signing out ends it at once.",
     ).tag(config=True)
+
+    @validate("idle_hours", "absolute_days", "ticket_hours")
+    def _check_times(self, proposal: dict[str, object]) -> object:
+        value = proposal["value"]
+        if not isinstance(value, float) or not 0.01 <= value <= 100_000:
+            raise TraitError(
+                f"Sessions.{getattr(proposal['trait'], 'name', '')}: {value!r} is not from 0.01 to 100000."
+            )
+        return value
 
 
 class Watching(Configurable):

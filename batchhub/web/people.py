@@ -364,8 +364,8 @@ class AuthPeople:
 
     async def sessions_of(self, user: UserName, current: str = "") -> Sequence[SessionView]:
         """Last used first."""
-        found = await self.sessions.of(user)
-        return [_seen(one, current) for one in sorted(found, key=lambda one: one.last_seen, reverse=True)]
+        found, now = await self.sessions.open_of(user), self.clock()
+        return [_seen(one, current, now) for one in sorted(found, key=lambda one: one.last_seen, reverse=True)]
 
     async def end_session(self, user: UserName, handle: str) -> None:
         """Tickets, connections, streams and bound tokens end with it: the sessions themselves tell."""
@@ -396,7 +396,7 @@ def _of_session(session: Session, user: StoredUser) -> Visitor:
     return Visitor(user.name, user.admin, session=session.id, until=session.absolute, right=session.id)
 
 
-def _seen(session: Session, current: str) -> SessionView:
+def _seen(session: Session, current: str, now: datetime) -> SessionView:
     return SessionView(
         id=session.handle,
         created=session.created,
@@ -407,6 +407,7 @@ def _seen(session: Session, current: str) -> SessionView:
         agent=agent_words(session.agent),
         said=session.agent,
         current=session.id == current,
+        idle=not session.good(now),
     )
 
 

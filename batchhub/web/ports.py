@@ -105,6 +105,8 @@ class SessionView:
     agent: str
     said: str
     current: bool = False
+    idle: bool = False
+    """The hub's pages want a new sign-in; notebooks that it opened go on, until ``absolute``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +250,7 @@ class People(Protocol):
         """End all of a person's; how many."""
 
     def sessions_of(self, user: UserName, current: str = "") -> Awaitable[Sequence[SessionView]]:
-        """A person's sessions that are good, last used first; ``current`` is the whole id of the one that asks."""
+        """A person's sessions that are good or idle, last used first; ``current`` is the whole id of the one that asks."""
 
     def end_session(self, user: UserName, handle: str) -> Awaitable[None]:
         """End one of a person's with all that was opened by it. Raises NotFound."""

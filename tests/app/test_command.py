@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import re
 
 import pytest
+
+from batchhub.app.command import set_up_logging
 
 
 def test_help_is_a_page_one_can_read(shell) -> None:
@@ -162,3 +165,14 @@ def test_a_password_is_hashed_from_stdin(shell) -> None:
     empty = shell("hash-password", stdin="\n")
     assert "An empty password opens the hub to everybody." in empty.stderr
     assert empty.returncode == 1
+
+
+def test_who_wants_errors_alone_has_the_audit_trail_in_the_log_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table is thinned, and says that the log has each."""
+    for name in ("", "batchhub.audit", "asyncssh", "alembic", "asyncio"):
+        logger = logging.getLogger(name)
+        monkeypatch.setattr(logger, "setLevel", lambda level, logger=logger: levels.update({logger.name: level}))
+    levels: dict[str, int] = {}
+    monkeypatch.setattr(logging, "basicConfig", lambda **said: levels.update(root=said["level"]))
+    set_up_logging("error")
+    assert (levels["root"], levels["batchhub.audit"]) == (logging.ERROR, logging.INFO)

@@ -223,3 +223,40 @@ async def test_the_id_is_the_hash(sessions) -> None:
 
     cookie, made = await sessions.create("ann", "", "")
     assert made.id == hashlib.sha256(urlsafe_b64decode(cookie.split(".")[1] + "=")).hexdigest()
+
+
+async def test_a_clock_that_was_set_back_prolongs_no_belief(sessions, store, clock) -> None:
+    cookie, made = await sessions.create("ann", "", "")
+    other = Sessions(store, KEY, clock)
+    assert await other.read(cookie) is not None
+    await sessions.revoke(made.id)
+    clock.later(hours=-1)
+    assert await other.read(cookie) is None
+    assert not await other.alive(made.id)
+
+
+async def test_an_idle_one_can_still_be_ended(sessions, clock, told) -> None:
+    """The proxy takes its tickets for as long as they are used: until then somebody has to see it."""
+    cookie, made = await sessions.create("ann", "", "")
+    clock.later(hours=25)
+    assert await sessions.read(cookie) is None
+    assert await sessions.of("ann") == ()
+    assert [one.id for one in await sessions.open_of("ann")] == [made.id]
+    assert not await sessions.end_of("bob", made.handle)
+    assert await sessions.end_of("ann", made.handle)
+    assert told.ids == [made.id]
+    await sessions.create("ann", "", "")
+    clock.later(days=14)
+    assert await sessions.open_of("ann") == ()
+
+
+async def test_a_program_that_never_signs_out_makes_no_list_without_end(sessions, clock, told, monkeypatch) -> None:
+    monkeypatch.setattr("batchhub.auth.sessions.MOST", 3)
+    used, kept = await sessions.create("ann", "", "")
+    others = []
+    for _ in range(4):
+        clock.later(minutes=6)
+        others.append((await sessions.create("ann", "", ""))[1].id)
+        assert await sessions.read(used) is not None
+    assert {one.id for one in await sessions.of("ann")} == {kept.id, *others[2:]}
+    assert told.ids == others[:2]

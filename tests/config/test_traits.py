@@ -5,7 +5,7 @@ import os
 import pytest
 from traitlets import TraitError
 
-from batchhub.config.traits import CONCERNS, BatchHub, Watching
+from batchhub.config.traits import CONCERNS, BatchHub, Sessions, Watching
 
 TABLE = """
 BatchHub.additions = []
@@ -127,3 +127,11 @@ def test_what_is_done_with_orphans_is_one_of_three_words() -> None:
         with pytest.raises(TraitError, match=rf"Watching\.{name}"):
             Watching(**{name: value})
     Watching(orphans="cancel", orphans_every=1.0, orphans_after=0.0)
+
+
+@pytest.mark.parametrize("name", ["idle_hours", "absolute_days", "ticket_hours"])
+def test_a_sign_in_lasts_for_some_time_but_not_for_ever(name: str) -> None:
+    for value in (0.0, -1.0, float("nan"), float("inf"), 1e6):
+        with pytest.raises(TraitError, match=rf"Sessions\.{name}: .* 0\.01 to 100000"):
+            Sessions(**{name: value})
+    assert getattr(Sessions(**{name: 0.5}), name) == 0.5

@@ -59,6 +59,22 @@ async def test_the_list_tells_them_apart_and_shows_nothing_that_opens_anything(k
         assert secret not in second.text
 
 
+async def test_an_idle_one_is_there_to_be_ended(kept: Site) -> None:
+    old = await signed_in(kept, "ann", CHROME)
+    kept.clock.now += timedelta(days=2)
+    ann = await signed_in(kept, "ann")
+    mine, idle = await handles(ann)
+    ann.has("here, for want of use", "2026-03-15T09:30:00Z")
+    assert [one["idle"] for one in json.loads((await api(ann, "GET", "ann/sessions")).body)["sessions"]] == [
+        False,
+        True,
+    ]
+    await ann.post(PAGE, end=idle)
+    assert [session[:16] for session in kept.revoked] == [idle], "so its notebooks are shut"
+    assert await handles(ann) == [mine]
+    assert not await is_in(old)
+
+
 async def test_one_is_signed_out_the_others_stay(kept: Site) -> None:
     first, second = await signed_in(kept, "ann", CHROME), await signed_in(kept, "ann")
     mine, other = await handles(second)
@@ -175,6 +191,7 @@ async def test_the_api(kept: Site) -> None:
         "address": "127.0.0.1",
         "agent": FIREFOX,
         "current": False,
+        "idle": False,
     }
     assert (await api(ann, "DELETE", f"ann/sessions/{listed[0]['id']}")).code == 204
     assert (await api(ann, "DELETE", f"ann/sessions/{listed[0]['id']}")).code == 404

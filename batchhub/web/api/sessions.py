@@ -16,7 +16,7 @@ class SessionsApi(ApiHandler):
     """``/hub/api/users/NAME/sessions``: one's own, or anybody's for an admin."""
 
     async def get(self, user: str) -> None:
-        """Those that are good, last used first. 404 for somebody unknown."""
+        """Those by which something may be open, last used first. 404 for somebody unknown."""
         owner = await self._owner(user)
         found = await self.web.services.people.sessions_of(owner, self.me.session)
         self.answer({"sessions": [session_model(one) for one in found]})
@@ -53,4 +53,5 @@ def session_model(session: SessionView) -> dict[str, Any]:
         "address": session.address,
         "agent": session.said,
         "current": session.current,
+        "idle": session.idle,
     }
