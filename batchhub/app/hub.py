@@ -26,10 +26,10 @@ from batchhub.app.reach import make_transport
 from batchhub.app.revocations import Revocations
 from batchhub.app.site import make_dialect
 from batchhub.app.ssh_ca import site_authority
-from batchhub.app.state import utc_now
+from batchhub.app.state import no_core_dump, utc_now
 from batchhub.auth.audit import AuditTrail
 from batchhub.auth.keys import ManagedKeys
-from batchhub.auth.rules import problems
+from batchhub.auth.rules import never_known, problems
 from batchhub.control.broadcast import Broadcast
 from batchhub.control.collecting import COLLECT_AGAIN
 from batchhub.control.company import Company, Notes
@@ -221,6 +221,13 @@ class Hub:
         for authenticator in plan.authenticators.values():
             for words in problems(authenticator):
                 log.warning("%s", words)
+        for cluster in plan.site.clusters:
+            for name in never_known(cluster.accounts, plan.authenticators.values()):
+                log.warning(
+                    "cluster %r: accounts: nobody who signs in is called %r, so the entry has no effect",
+                    cluster.name,
+                    name,
+                )
         services = WebServices(
             hub=self.service,
             people=self._people,
@@ -229,7 +236,7 @@ class Hub:
             audit=self._audit,
             deeds=self._deeds,
             orphans=self._orphans.found,
-            keys=make_keybook(plan.site.clusters, self._owning),
+            keys=make_keybook(plan.site.clusters, self._owning, utc_now),
             registry=self._metrics.registry,
         )
         self._server = HTTPServer(make_app(services, plan.web), xheaders=True, max_body_size=MAX_BODY)
@@ -369,6 +376,7 @@ async def serve(
     ending: Callable[[Hub], Awaitable[None]] = _nothing,
 ) -> None:
     """Run until SIGTERM, SIGINT or SIGHUP (the terminal was closed); ``started`` is called when the hub listens, ``ending`` before it stops to."""
+    no_core_dump()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):

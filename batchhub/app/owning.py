@@ -17,7 +17,7 @@ from typing import Any
 from batchhub.auth.base import Brought
 from batchhub.auth.blocking import Blocking
 from batchhub.auth.ccache import ForwardedTickets, destroy
-from batchhub.auth.keys import ManagedKeys, StoredKey
+from batchhub.auth.keys import ManagedKeys
 from batchhub.auth.sessionbound import SessionBound
 from batchhub.config.clusters import ClusterSettings
 from batchhub.core.errors import ConfigError, HubError, StoreUnavailable, Unreachable
@@ -41,11 +41,13 @@ class Owning:
         hours = [one.ssh.pass_through_hours for one in self._clusters.values() if _by(one, "session") and one.ssh]
         self.keys = keys
         life = timedelta(hours=max(hours, default=0.0))
-        self.passwords = SessionBound(clock, life, self._let_go)
+        self.passwords = SessionBound(clock, life, self._forget)
         self.tickets = SessionBound(clock, life, self._let_go, wiped=self._destroy)
         self._blocking = Blocking("own tickets", "Too many people connect right now; please try again in a minute.")
         self._refused: dict[tuple[str, UserName], str] = {}
         """The cache of tickets that a cluster did not take, for whom there may be a password besides."""
+        self._wrong: set[tuple[str, UserName]] = set()
+        """Where somebody's password was not taken; it may be right elsewhere."""
         self._pools: dict[str, SSHPool] = {}
         self._alive: Alive = _nobody
 
@@ -68,8 +70,9 @@ class Owning:
 
     def keep(self, user: UserName, session: str, brought: Brought) -> None:
         """Somebody has signed in: what they did it with is good for their clusters, while they are signed in."""
-        by_session = [one for one in self._clusters.values() if _by(one, "session")]
+        by_session = self._by_session()
         if by_session and brought.password:
+            self._forget_refusals(user)
             self.passwords.keep(user, session, brought.password)
         if by_session and isinstance(brought.held, ForwardedTickets) and (ccache := brought.held.take()):
             self.tickets.keep(user, session, ccache, brought.held.until)
@@ -80,6 +83,9 @@ class Owning:
                     self._adopt(cluster, pool, account, brought.held)
         if brought.held is not None:
             brought.held.close()
+
+    def _by_session(self) -> list[ClusterSettings]:
+        return [one for one in self._clusters.values() if _by(one, "session")]
 
     def _adopt(self, cluster: ClusterSettings, pool: SSHPool, account: str, held: HeldConnection) -> None:
         """If it leads to this cluster's login node, as this very account."""
@@ -98,6 +104,13 @@ class Owning:
         """The account has something new to sign in with."""
         if (pool := self._pools.get(cluster.name)) is not None:
             pool.renew(account)
+
+    def _forget(self, user: UserName) -> None:
+        self._forget_refusals(user)
+        self._let_go(user)
+
+    def _forget_refusals(self, user: UserName) -> None:
+        self._wrong = {(cluster, whose) for cluster, whose in self._wrong if whose != user}
 
     def _let_go(self, user: UserName) -> None:
         for name, pool in self._pools.items():
@@ -141,9 +154,20 @@ class Owning:
         """The cluster did not take them; others may."""
         self._refused[(cluster.name, user)] = tickets.ccache
 
+    def refused_password(self, cluster: ClusterSettings, user: UserName, password: Password) -> None:
+        """It is not tried there again: each time counts for whoever locks accounts."""
+        if not self.passwords.holds(user, password.text):
+            return
+        self._wrong.add((cluster.name, user))
+        self.let_go(cluster, _account(cluster, user))
+        if all((one.name, user) in self._wrong for one in self._by_session() if _account(one, user)):
+            self.passwords.drop(user)
+
     async def password(self, cluster: ClusterSettings, user: UserName) -> str | None:
-        """Theirs, if they are signed in with one. Raises StoreUnavailable."""
+        """Theirs, if they are signed in with one that the cluster has not refused. Raises StoreUnavailable."""
         assert cluster.ssh is not None
+        if (cluster.name, user) in self._wrong:
+            return None
         return await self.passwords.of(user, self._alive, timedelta(hours=cluster.ssh.pass_through_hours))
 
     # ------------------------------------------------ what is missing
@@ -170,12 +194,13 @@ class Owning:
             return Missing(_UNTRIED.format(cluster=_title(cluster)), Remedy.KEYS)
         return None
 
-    async def refused_key(self, cluster: ClusterSettings, user: UserName, key: StoredKey) -> None:
-        """The cluster did not take it."""
+    async def note_key(self, cluster: ClusterSettings, user: UserName, key: Key, *, works: bool) -> None:
+        """What the cluster said of it, so that its owner is told."""
         try:
-            await self.keys.note(user, key, works=False)
+            await self.keys.note(user, cluster.name, key.public, works=works)
         except HubError as error:
-            log.warning("that %s does not take the key of %s could not be noted: %s", cluster.name, user, error)
+            word = "takes" if works else "does not take"
+            log.warning("that %s %s the key of %s could not be noted: %s", cluster.name, word, user, error)
 
     async def keep_house(self) -> None:
         """Let go of what is too old, and of what sessions brought that have ended by themselves or elsewhere; until cancelled."""
@@ -184,8 +209,18 @@ class Owning:
             try:
                 await self.passwords.sweep(self._alive)
                 await self.tickets.sweep(self._alive)
+                await self.close_old()
             except HubError as error:
                 log.info("whether people are still signed in could not be asked: %s", error)
+
+    async def close_old(self) -> None:
+        """End the connections of people whose secrets are older than a cluster allows, though others still may use them. Raises StoreUnavailable."""
+        hours = {cluster.name: cluster.ssh.pass_through_hours for cluster in self._by_session() if cluster.ssh}
+        for cluster in self._by_session():
+            if hours[cluster.name] < max(hours.values()):
+                for user in {*self.passwords.people(), *self.tickets.people()}:
+                    if await self.proof(cluster, user) is None:
+                        self.let_go(cluster, _account(cluster, user))
 
     def close(self) -> None:
         """Let go of all passwords and tickets."""
@@ -214,15 +249,19 @@ class _OwnSession:
             await self.owning.get_ticket(self.cluster, user, proof)
         return proof
 
+    async def accepted(self, account: str, proof: Proof) -> None:
+        """Nothing to do."""
+
     async def refused(self, account: str, proof: Proof) -> None:
-        """A password is not tried again: each time counts for whoever locks accounts."""
+        """What was refused is not tried there again."""
         user = _owner(self.cluster, account)
         if isinstance(proof, Tickets):
             log.warning("%s refused the Kerberos ticket of %s", self.cluster.name, user)
             self.owning.refused_tickets(self.cluster, user, proof)
             return
         log.warning("%s refused the password that %s signed in with", self.cluster.name, user)
-        self.owning.passwords.drop(user)
+        assert isinstance(proof, Password)
+        self.owning.refused_password(self.cluster, user, proof)
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,20 +279,19 @@ class _OwnKey:
             private = self.owning.keys.private(user, key) if key is not None else None
         except (StoreUnavailable, ConfigError) as error:
             raise Unproven(str(error)) from error
-        if private is None:
+        if key is None or private is None:
             raise Unproven(_NO_KEY.format(cluster=_title(self.cluster)))
-        return Key(private)
+        return Key(private, key.public, known=key.works is not None)
+
+    async def accepted(self, account: str, proof: Proof) -> None:
+        """One that was refused for a while, because the cluster could not look up its owner or had no home directories, works again."""
+        if isinstance(proof, Key) and not proof.known:
+            await self.owning.note_key(self.cluster, _owner(self.cluster, account), proof, works=True)
 
     async def refused(self, account: str, proof: Proof) -> None:
         """So that its owner is told."""
-        del proof
-        user = _owner(self.cluster, account)
-        try:
-            key = await self.owning.keys.key(user, self.cluster.name)
-        except StoreUnavailable:
-            return
-        if key is not None:
-            await self.owning.refused_key(self.cluster, user, key)
+        assert isinstance(proof, Key)
+        await self.owning.note_key(self.cluster, _owner(self.cluster, account), proof, works=False)
 
 
 _SIGN_IN = (

@@ -12,7 +12,7 @@ from batchhub.app.dialling import KIND, Dialling, plan_dialling
 from batchhub.app.reach import make_tunnels
 from batchhub.app.site import Site, hub_address, over_https
 from batchhub.app.ssh_ca import site_authority
-from batchhub.app.state import StateDirectory, utc_now
+from batchhub.app.state import StateDirectory, no_core_dump, utc_now
 from batchhub.config import traits
 from batchhub.core.errors import ConfigError
 from batchhub.proxy.plane import Parts
@@ -73,6 +73,7 @@ def _public_tls(proxy: traits.Proxy) -> ServerTLS | None:
 
 def run_proxy(plan: ProxyPlan) -> None:
     """Do what this process of the proxy has to, until it is told to end. Raises ConfigError."""
+    no_core_dump()
     run(plan.settings, lambda: _parts(plan), utc_now)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import stat
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +17,11 @@ from batchhub.core.errors import ConfigError
 def utc_now() -> datetime:
     """The clock of the real programs."""
     return datetime.now(UTC)  # noqa: TID251 - the one place where time comes from; everybody else is handed it
+
+
+def no_core_dump() -> None:
+    """A dump of hub or proxy would hold keys, tokens and people's passwords. What they start may ask for its own again."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,9 +89,9 @@ class ManagedKeys:
         private = opened.get("private") if opened is not None else None
         return private if isinstance(private, str) else None
 
-    async def note(self, user: UserName, key: StoredKey, *, works: bool) -> None:
-        """What the cluster said of it."""
-        await self._store.key_worked(user, key.cluster, key.public, works=works)
+    async def note(self, user: UserName, cluster: str, public: str, *, works: bool) -> None:
+        """What the cluster said of the key with this public half, if it is still theirs."""
+        await self._store.key_worked(user, cluster, public, works=works)
 
     async def remove(self, user: UserName, cluster: str) -> bool:
         """Forget it; whether there was one."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -59,7 +59,7 @@ def _nobodies(authenticator: Authenticator) -> Iterator[tuple[str, str]]:
     listed = authenticator.allowed_users | authenticator.admin_users | authenticator.blocked_users
     for one in sorted(listed):
         bare = one.removeprefix(prefix)
-        plain = bare if bare in outer.values() else authenticator.normalize_username(bare)
+        plain = _plain(authenticator, bare)
         if not one.startswith(prefix):
             yield one, f"but names from here begin with {prefix!r}"
         elif plain != bare:
@@ -68,6 +68,21 @@ def _nobodies(authenticator: Authenticator) -> Iterator[tuple[str, str]]:
         plain = authenticator.normalize_username(one)
         if plain != one:
             yield one, f"in username_map, who is looked for there as {plain!r}"
+
+
+def never_known(names: Iterable[str], authenticators: Collection[Authenticator]) -> tuple[str, ...]:
+    """Those of the names that no sign-in leads to, because they are spelled otherwise or lack a prefix."""
+    return tuple(name for name in names if not any(_leads_to(one, name) for one in authenticators))
+
+
+def _leads_to(authenticator: Authenticator, name: str) -> bool:
+    bare = name.removeprefix(authenticator.username_prefix)
+    return name.startswith(authenticator.username_prefix) and _plain(authenticator, bare) == bare
+
+
+def _plain(authenticator: Authenticator, bare: str) -> str:
+    """As a sign-in spells it. What a map gives stays as it is."""
+    return bare if bare in authenticator.username_map.values() else authenticator.normalize_username(bare)
 
 
 Because = Callable[[str, str], None]

@@ -88,10 +88,14 @@ class SessionBound:
         self._drop(user, held)
         return None
 
-    def since(self, user: UserName) -> datetime | None:
-        """When it was brought."""
+    def holds(self, user: UserName, secret: str) -> bool:
+        """Whether it is this one, and not another that was brought meanwhile."""
         held = self._held.get(user)
-        return held.since if held is not None else None
+        return held is not None and held.text == secret.encode()
+
+    def people(self) -> tuple[UserName, ...]:
+        """Whose are held."""
+        return tuple(self._held)
 
     def sessions_ended(self, ids: Iterable[str]) -> None:
         """These are over."""

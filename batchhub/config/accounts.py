@@ -17,6 +17,7 @@ def check_accounts(template: str, accounts: Mapping[str, str], wide: bool, place
             "alone, say account = '' and fill that table."
         )
     owners: dict[str, str] = {}
+    # Folded: to many directories (Active Directory, SSSD) "Smith" and "smith" are one account.
     for name, account in accounts.items():
         if not safe_name(name):
             raise ConfigError(f"{place}: accounts: {name[:64]!r} is not a name that the hub has for anybody.")
@@ -24,12 +25,13 @@ def check_accounts(template: str, accounts: Mapping[str, str], wide: bool, place
             check_account(account, wide)
         except (BadInput, Denied) as error:
             raise ConfigError(f"{place}: accounts of {name!r}: {error}") from error
-        if account in owners:
+        folded = account.casefold()
+        if folded in owners:
             raise ConfigError(
-                f"{place}: accounts: {owners[account]!r} and {name!r} would both be {account!r}, and each could do as they like with the "
+                f"{place}: accounts: {owners[folded]!r} and {name!r} would both be {account!r}, and each could do as they like with the "
                 "other's servers; give each an account."
             )
-        owners[account] = name
+        owners[folded] = name
 
 
 def owner_of(template: str, accounts: Mapping[str, str], account: str) -> str | None:
@@ -54,7 +56,7 @@ def account_of(template: str, accounts: Mapping[str, str], name: str, cluster: s
     account = template.replace("{username}", name)
     if not account:
         raise Denied(f"{name} has no account on {cluster} that this hub knows of; the hub's admins can enter one.")
-    if account in accounts.values():
+    if account.casefold() in {given.casefold() for given in accounts.values()}:
         raise Denied(
             f"The account {account} on {cluster} is another person's; the hub's admins can enter one for {name}."
         )

@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from batchhub.config.accounts import account_of, check_accounts, owner_of
 from batchhub.config.tables import read
-from batchhub.core.errors import ConfigError
+from batchhub.core.errors import ConfigError, Denied
 from batchhub.core.walltime import read_most
-from batchhub.transport.local import LocalSettings
+from batchhub.transport.local import LocalSettings, running_account
 from batchhub.transport.settings import SSHSettings
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
@@ -24,6 +24,9 @@ _TO_LOOPBACK = frozenset({"node", "reverse"})
 
 _ON_THE_SPOT = frozenset({"local", "podman", "docker"})
 """Their jobs run where their commands do, on that machine's own network."""
+
+_BY_SERVICE = frozenset({"podman", "docker", "kubernetes"})
+"""The service runs their commands, whoever a job is for: nobody proves to be that account."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +136,26 @@ class ClusterSettings:
             self.ssh.for_node("node")
 
     def account_of(self, name: str) -> str:
-        """The cluster account of the hub's ``name``. Raises Denied for whoever has none here."""
-        return account_of(self.account, self.accounts, name, self.title or self.name)
+        """The cluster account of the hub's ``name``. Raises Denied for whoever has none here, or would be the hub itself by the template."""
+        title = self.title or self.name
+        account = account_of(self.account, self.accounts, name, title)
+        if name not in self.accounts and self._is_hubs(account):
+            raise Denied(
+                f"The account {account} on {title} is the hub's own; the hub's admins can enter one for {name}."
+            )
+        return account
 
     def owner_of(self, account: str) -> str | None:
         """The hub's name whose account it is, if it can be anybody's."""
-        return owner_of(self.account, self.accounts, account)
+        name = owner_of(self.account, self.accounts, account)
+        return None if name not in self.accounts and self._is_hubs(account) else name
+
+    def _is_hubs(self, account: str) -> bool:
+        """A name is easily had at some providers; whoever came by the service's would have its keys, and its rights at the scheduler."""
+        by_service = self.scheduler in _BY_SERVICE and not self.scheduler_options.get("rootless")
+        if self.ssh is not None:
+            return self.ssh.is_service(account, lent=by_service)
+        return (self.local.sudo or by_service) and account == running_account()
 
     @property
     def extended_by(self) -> Literal["no", "user", "service"]:

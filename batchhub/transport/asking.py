@@ -198,6 +198,7 @@ async def sign_in_as(connection: Connection, identity: str, account: str, own: O
                 f"{connection.label} asks for more than the password ({asker.wanted}): sign in to the hub again."
             ) from error
         raise
+    await own.accepted(account, proof)
 
 
 async def try_key(settings: SSHSettings, account: str, private: str) -> tuple[bool | None, str]:

@@ -23,9 +23,10 @@ class Backoff:
         self.since: datetime | None = None
         self.words = ""
 
-    def failed(self, words: str, now: float, at: datetime) -> None:
-        """One more failure, and why."""
-        pause = min(self._first * 2.0 ** min(self._failures, 30), self._longest)
+    def failed(self, words: str, now: float, at: datetime, pauses: tuple[float, float] | None = None) -> None:
+        """One more failure, and why. ``pauses`` are for this one, in place of ``first`` and ``longest``."""
+        first, longest = pauses or (self._first, self._longest)
+        pause = min(first * 2.0 ** min(self._failures, 30), longest)
         self._next = now + pause * (0.5 + self._chance() / 2)
         self._failures += 1
         self.since = self.since or at

@@ -11,9 +11,11 @@ from batchhub.core.errors import Unreachable
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """``private`` is in OpenSSH's format."""
+    """``private`` is in OpenSSH's format. ``public`` names the key, ``known``: the host is known to take it; both are for whoever gave it."""
 
     private: str = field(repr=False)
+    public: str = ""
+    known: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,9 @@ class Own(Protocol):
 
     def proof(self, account: str) -> Awaitable[Proof]:
         """What they sign in with now. Raises Unproven, with a sentence for them."""
+
+    def accepted(self, account: str, proof: Proof) -> Awaitable[None]:
+        """The host took it."""
 
     def refused(self, account: str, proof: Proof) -> Awaitable[None]:
         """The host did not take it."""

@@ -41,7 +41,7 @@ class LocalTransport(CommandTransport):
 
     def __init__(self, settings: LocalSettings) -> None:
         self._settings = settings
-        self._self = pwd.getpwuid(os.geteuid()).pw_name
+        self._self = running_account()
         self._place = socket.gethostname()
         super().__init__(self._place)
         self._running: set[asyncio.SubprocessTransport] = set()
@@ -127,6 +127,11 @@ class _Capture(asyncio.SubprocessProtocol):
         del exc
         if not self.closed.done():
             self.closed.set_result(None)
+
+
+def running_account() -> str:
+    """The name of the account that runs this."""
+    return pwd.getpwuid(os.geteuid()).pw_name
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

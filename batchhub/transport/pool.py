@@ -12,7 +12,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 from batchhub.core.errors import ConfigError, TunnelError, Unreachable
@@ -22,7 +22,7 @@ from batchhub.transport.asking import sign_in_as
 from batchhub.transport.backoff import Backoff
 from batchhub.transport.certificates import Sign
 from batchhub.transport.connection import Connection, Dial, NotOpened, NoWay
-from batchhub.transport.credentials import Own, Unproven
+from batchhub.transport.credentials import Own, Refusal, Unproven
 from batchhub.transport.settings import SSHSettings
 from batchhub.transport.shell import check_account
 from batchhub.transport.slots import Slots
@@ -34,6 +34,12 @@ T = TypeVar("T")
 _CLOSE_TIMEOUT = 2.0
 _LONGEST_PAUSE = 20.0
 """Seconds. So late, at most, is it noticed that a login node is back; a try costs it one TCP connection."""
+_REFUSED_PAUSES = (10.0, 120.0)
+"""Seconds, the first and the longest, after a login node refused a person. Each try counts against the address that is everybody's: sshd's
+PerSourcePenalties (OpenSSH 9.8), fail2ban."""
+_LONGEST_LIFE = timedelta(hours=1)
+"""sshd asks who somebody is when they connect, and not again. So a person's connection is made again at times: whoever took their key away, or
+was revoked or shut out there, is not acted as for much longer."""
 _REAP_PAUSES = (0.05, 0.2, 0.5)
 """Seconds. sshd frees a session only when it has reaped the child, somewhat after it told us that the channel is closed."""
 
@@ -71,6 +77,10 @@ class Shared:
     counts: Counts = field(default_factory=Counts)
 
 
+_Key = tuple[str, str]
+"""SSH user and account. Without the account whoever is called as the service would have its connection."""
+
+
 @dataclass(slots=True)
 class _Link:
     """An identity's current connection, and what is known when there is none."""
@@ -84,6 +94,11 @@ class _Link:
     connection: Connection | None = None
     opening: asyncio.Task[None] | None = None
     idle: asyncio.TimerHandle | None = None
+
+    @property
+    def key(self) -> _Key:
+        """Which of a pool's it is."""
+        return self.identity, self.account
 
 
 class SSHPool:
@@ -115,8 +130,8 @@ class SSHPool:
         self._clock = clock
         self._chance = chance
         self._via = via
-        self._links: dict[str, _Link] = {}
-        self._all: set[Connection] = set()
+        self._links: dict[_Key, _Link] = {}
+        self._all: dict[Connection, _Key] = {}
         self._shared = shared or Shared(asyncio.Semaphore(settings.max_handshakes))
         self._asking = 0
         self._closed = False
@@ -199,19 +214,21 @@ class SSHPool:
 
     def is_up(self, user: str) -> bool:
         """Whether there is a connection of this person's now."""
-        link = self._links.get(self._settings.identity(user))
+        link = self._links.get(self._key(user))
         return link is not None and link.connection is not None and link.connection.alive
 
     def renew(self, user: str) -> None:
         """Somebody has something new to sign in with: what failed before says nothing any more."""
-        if (link := self._links.get(self._settings.identity(user))) is not None:
+        if (link := self._links.get(self._key(user))) is not None:
             link.backoff.worked()
 
     def let_go(self, user: str) -> None:
         """End a person's connection now, with whatever runs on it."""
-        link = self._links.pop(self._settings.identity(user), None)
-        if link is not None and (connection := link.connection) is not None:
+        key = self._key(user)
+        if (link := self._links.pop(key, None)) is not None and link.connection is not None:
             self._forget(link)
+        # What was retired and still runs is among them.
+        for connection in [connection for connection, whose in self._all.items() if whose == key]:
             connection.close()
 
     @property
@@ -226,7 +243,7 @@ class SSHPool:
         now = asyncio.get_running_loop().time()
         for link in list(self._links.values()):
             if link.connection is None and link.opening is None and link.backoff.over(now):
-                del self._links[link.identity]
+                del self._links[link.key]
         return not (self._links or self._all)
 
     async def close(self) -> None:
@@ -280,6 +297,9 @@ class SSHPool:
     async def _turn(self, user: str | None) -> tuple[_Link, Connection, Slots]:
         link = self._link(user)
         while True:
+            old = bool(link.account) and self._clock() - link.since >= _LONGEST_LIFE
+            if old and link.connection is not None and not link.connection.kept:
+                self._retire(link, link.connection)
             connection = await self._connected(link)
             slots = link.slots
             if await slots.take():
@@ -292,19 +312,21 @@ class SSHPool:
             raise Unreachable(f"The connections to {self.host} are closed.")
         if user is not None:
             check_account(user, self._settings.wide_accounts)
-        identity = self._settings.identity(user)
-        link = self._links.get(identity)
+        identity, account = key = self._key(user)
+        link = self._links.get(key)
         if link is None:
-            account = "" if user is None or self._settings.sudo else user
             label = f"{identity or '(service)'}@{self.host}"
             slots = Slots(self._settings.max_sessions)
             backoff = Backoff(self._chance, longest=_LONGEST_PAUSE)
             link = _Link(identity, account, label, self._clock(), slots, backoff)
-            self._links[identity] = link
+            self._links[key] = link
         return link
 
     def _label(self, user: str | None) -> str:
         return self._link(user).label
+
+    def _key(self, user: str | None) -> _Key:
+        return self._settings.identity(user), "" if user is None or self._settings.sudo else user
 
     async def _connected(self, link: _Link) -> Connection:
         """The link's live connection; made once, however many ask."""
@@ -336,7 +358,9 @@ class SSHPool:
         except (NoWay, Unproven):
             raise  # the way there has a pause of its own, and whoever has nothing to sign in with was not refused
         except Unreachable as error:
-            self._failed(link, str(error))
+            # A node may refuse for a moment whoever's job is about to begin there (pam_slurm_adopt).
+            refused = isinstance(error, Refusal) and bool(link.account) and self._via is None
+            self._failed(link, str(error), _REFUSED_PAUSES if refused else None)
             raise
         else:
             self._up(link, connection)
@@ -350,23 +374,23 @@ class SSHPool:
             raise Unproven(f"{link.label}: nobody signs in as themselves here.")
         else:
             await sign_in_as(connection, link.identity, link.account, self._own)
-            if self._links.get(link.identity) is not link:  # let go meanwhile
+            if self._links.get(link.key) is not link:  # let go meanwhile
                 connection.close()
                 raise Unproven(f"{link.label}: signed out.")
 
     def _up(self, link: _Link, connection: Connection) -> None:
         self._shared.counts.connects += 1
         log.info("The SSH connection %s is up.", link.label)
-        self._all.add(connection)
+        self._all[connection] = link.key
         link.connection, link.slots = connection, Slots(self._settings.max_sessions)
         link.since = self._clock()
         self._when_idle(link, connection)
 
-    def _failed(self, link: _Link, words: str) -> None:
+    def _failed(self, link: _Link, words: str, pauses: tuple[float, float] | None = None) -> None:
         self._shared.counts.failures += 1
         if link.backoff.since is None:
             log.warning("There is no SSH connection %s: %s", link.label, words)
-        link.backoff.failed(words, asyncio.get_running_loop().time(), self._clock())
+        link.backoff.failed(words, asyncio.get_running_loop().time(), self._clock(), pauses)
 
     def _changed(self, link: _Link, connection: Connection) -> None:
         """Called by a connection that was lost or has no channel left."""
@@ -374,7 +398,7 @@ class SSHPool:
             if connection in self._all and not connection.closing:
                 self._shared.counts.losses += 1
                 log.warning("The SSH connection %s was lost: %s.", link.label, connection.lost)
-            self._all.discard(connection)
+            self._all.pop(connection, None)
             if link.connection is connection:
                 self._forget(link)
                 if not connection.served and not self._closed:
@@ -409,8 +433,8 @@ class SSHPool:
         if link.connection is connection and connection.channels == 0 and link.slots.used == 0:
             self._forget(link)
             connection.close()
-            if self._links.get(link.identity) is link:
-                del self._links[link.identity]
+            if self._links.get(link.key) is link:
+                del self._links[link.key]
 
     def _view(self, link: _Link) -> ConnectionView:
         state, since, words = "down", link.since, ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -149,6 +150,10 @@ class SSHSettings:
             raise ConfigError(f"{how}the proxy, which makes the tunnels, has no such secret; tunnel_as_user cannot be.")
         if any("{username}" in path for path in keys):
             raise ConfigError(f"{how}client_keys and certificates are the service's own, and hold no {{username}}.")
+        if self.sign_in == "session" and self.insecure:
+            raise ConfigError(
+                f"{how}with insecure people's passwords would go to whoever answers; known_hosts is needed."
+            )
         if not 0 < self.pass_through_hours <= 24 * 14:
             raise ConfigError(f"{how}pass_through_hours is {self.pass_through_hours:g}; up to 336 are possible.")
 
@@ -162,6 +167,19 @@ class SSHSettings:
         if user is None or self.sudo:
             return self.service_username
         return self.username.replace("{username}", user)
+
+    def is_service(self, account: str, *, lent: bool) -> bool:
+        """Whether acting as this account would be acting as the service, by what is the service's and nothing of the person's own.
+
+        ``lent``: the service acts for everybody there. A hub that has keys and names no service is taken for one person's, whose account the
+        process has.
+        """
+        if self.personal and not lent:
+            return False
+        alone = self.sign_in == "keys" and not self.sudo and not lent
+        service = self.service_username or ("" if alone else getpass.getuser())
+        whom = account if self.sudo else self.identity(account)
+        return bool(service) and whom.casefold() == service.casefold()
 
     def for_node(self, host: str) -> SSHSettings:
         """The settings of a compute node's sshd, on which everybody is themselves. Raises ConfigError."""

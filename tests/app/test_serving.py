@@ -50,6 +50,9 @@ def test_the_proxy_outlives_the_hub_and_is_found_again(shell, ports) -> None:
     assert first.poll() is None, shell.said(first)
     pid = proxy_pid(shell)
     assert b"Over there" in Path(f"/proc/{pid}/cmdline").read_bytes(), "flags written in two words reach the proxy"
+    for process in (first.pid, pid):
+        (line,) = (row for row in Path(f"/proc/{process}/limits").read_text().splitlines() if "core file" in row)
+        assert line.split()[4] == "0", "a dump would hold keys and passwords"
 
     # A second hub beside it: a sentence, and the proxy and the first hub go on.
     second = shell("--log-level=warning")

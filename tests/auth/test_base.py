@@ -15,7 +15,7 @@ from traitlets.config import Config
 from traitlets.traitlets import TraitError
 
 from batchhub.auth.base import MOST_GROUPS, Authenticator, Identity, safe_name
-from batchhub.auth.rules import known_name, outer_names, problems, sign_in
+from batchhub.auth.rules import known_name, never_known, outer_names, problems, sign_in
 
 
 class Says(Authenticator):
@@ -237,6 +237,14 @@ async def test_rules_may_be_async() -> None:
         made.answer = answer
         assert (await sign_in(made, None, None) is not None) is good
         assert problems(made) == (), "who decides in code needs no list"
+
+
+def test_entries_of_tables_that_nobody_has() -> None:
+    """In a table of accounts: the person would silently get the account that the template makes."""
+    github = says(None, username_prefix="gh-", username_map={"a.smith": "Ann"})
+    names = ("ann", "Ann", "gh-ann", "gh-Ann", "gh-Eve")
+    assert never_known(names, [github]) == ("ann", "Ann", "gh-Eve")
+    assert never_known(names, [github, says(None)]) == ("Ann", "gh-Eve")
 
 
 def test_problems_are_sentences() -> None:

@@ -38,7 +38,9 @@ class Memory:
         return self.rows[user, cluster]
 
     async def key_worked(self, user, cluster, public, *, works):
-        row = self.rows[user, cluster]
+        row = self.rows.get((user, cluster))
+        if row is None or row.public != public:
+            return
         self.rows[user, cluster] = replace(row, works=row.created if works else None)
 
     async def delete_key(self, user, cluster):
@@ -68,7 +70,9 @@ async def test_a_key_is_its_owners_and_its_clusters(store: Memory) -> None:
     other = await keys.make(ANN, "hpc")
     assert other.public != made.public
     assert await keys.of(ANN) == {"hpc": other}
-    await keys.note(ANN, other, works=True)
+    await keys.note(ANN, "hpc", made.public, works=True)
+    assert (await keys.key(ANN, "hpc")).works is None, "what is said of the one before"
+    await keys.note(ANN, "hpc", other.public, works=True)
     assert (await keys.key(ANN, "hpc")).works is not None
     assert await keys.remove(ANN, "hpc")
     assert not await keys.remove(ANN, "hpc")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
+import pwd
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,6 +30,66 @@ def test_nobody_else_gets_an_account_that_the_table_gives() -> None:
     assert found.account_of("ann") == "bob"
     with pytest.raises(Denied, match="The account bob on The HPC is another person's"):
         found.account_of("bob")
+
+
+SSH = {"host": "login1", "known_hosts": "/k", "service_username": "hub"}
+PERSONAL = {**SSH, "service_username": ""}
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"local": {"sudo": True}},
+        {"scheduler": "docker"},
+        {"scheduler": "podman", "scheduler_options": {"rootless": False}},
+        {"transport": "ssh", "ssh": SSH},
+        {"transport": "ssh", "ssh": {**SSH, "service_username": "Hub", "wide_accounts": True}},
+        {"transport": "ssh", "ssh": {**SSH, "service_username": "x-hub", "username": "x-{username}"}},
+        {"transport": "ssh", "ssh": {**SSH, "sudo": True}},
+        {"transport": "ssh", "ssh": {**PERSONAL, "sudo": True}},
+        {"transport": "ssh", "ssh": {**SSH, "sign_in": "ca"}},
+        {"transport": "ssh", "ssh": {**PERSONAL, "sign_in": "ca"}},
+        {"transport": "ssh", "ssh": {**SSH, "sign_in": "session"}, "scheduler": "kubernetes"},
+    ],
+)
+def test_whoever_is_called_as_the_service_is_not_the_service(
+    monkeypatch: pytest.MonkeyPatch, how: dict[str, Any]
+) -> None:
+    """Signing in by a provider at which everybody chooses a name, as "hub": their jobs would read the hub's keys."""
+    monkeypatch.setattr(getpass, "getuser", lambda: "hub")
+    monkeypatch.setattr(pwd, "getpwuid", lambda uid: SimpleNamespace(pw_name="hub"))
+    found = cluster(**how)
+    with pytest.raises(Denied, match="The account hub on The HPC is the hub's own"):
+        found.account_of("hub")
+    assert found.owner_of("hub") is None
+    assert found.account_of("ann") == "ann"
+    said = cluster(**how, accounts={"zoe": "hub"})
+    assert (said.account_of("zoe"), said.owner_of("hub")) == ("hub", "zoe")
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {},
+        {"scheduler": "podman", "scheduler_options": {"rootless": True}},
+        {"transport": "ssh", "ssh": PERSONAL},
+        {"transport": "ssh", "ssh": {**SSH, "sign_in": "managed"}},
+    ],
+)
+def test_a_hub_of_ones_own_and_whoever_proves_it_is_oneself(
+    monkeypatch: pytest.MonkeyPatch, how: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(getpass, "getuser", lambda: "hub")
+    monkeypatch.setattr(pwd, "getpwuid", lambda uid: SimpleNamespace(pw_name="hub"))
+    assert cluster(**how).account_of("hub") == "hub"
+
+
+def test_capitals_make_no_other_account() -> None:
+    """Directories find "Smith" and "smith" alike."""
+    found = cluster(local={"wide_accounts": True}, accounts={"ann": "Smith"})
+    for name in ("smith", "SMITH", "Smith"):
+        with pytest.raises(Denied, match="is another person's"):
+            found.account_of(name)
 
 
 def test_without_a_template_those_of_the_table_alone() -> None:
@@ -79,6 +142,10 @@ def test_nobodys_accounts() -> None:
         ({"accounts": {"a/b": "a"}}, "is not a name that the hub has"),
         ({"accounts": {"": "a"}}, "is not a name that the hub has"),
         ({"accounts": {"ann": "a", "ben": "a"}}, "'ann' and 'ben' would both be 'a'"),
+        (
+            {"local": {"wide_accounts": True}, "accounts": {"ann": "A", "ben": "a"}},
+            "'ann' and 'ben' would both be 'a'",
+        ),
     ],
 )
 def test_tables_that_cannot_be(more: dict[str, Any], words: str) -> None:

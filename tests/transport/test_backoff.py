@@ -35,6 +35,17 @@ def test_pauses_grow_to_a_limit_and_start_over() -> None:
     assert next_try(backoff, now) - now == 1
 
 
+def test_a_failure_may_have_pauses_of_its_own() -> None:
+    backoff = Backoff(lambda: 1.0, first=1.0, longest=8.0)
+    now, pauses = 0.0, []
+    for own in ((10.0, 25.0), (10.0, 25.0), (10.0, 25.0), None):
+        backoff.failed("no", now, AT, own)
+        after = next_try(backoff, now)
+        pauses.append(after - now)
+        now = after
+    assert pauses == [10, 20, 25, 8]
+
+
 def test_pauses_are_spread() -> None:
     backoff = Backoff(lambda: 0.0, first=4.0)
     backoff.failed("no", 0.0, AT)

@@ -34,6 +34,8 @@ def test_identities() -> None:
         ({"sign_in": "managed", "tunnel_as_user": True}, "tunnel_as_user cannot be"),
         ({"sign_in": "session", "client_keys": ("/k/{username}",)}, "hold no {username}"),
         ({"sign_in": "session", "pass_through_hours": 0.0}, "up to 336"),
+        ({"sign_in": "session", "known_hosts": "", "insecure": True}, "passwords would go to whoever answers"),
+        ({"sign_in": "session", "insecure": True}, "passwords would go to whoever answers"),
         ({"sign_in": "keys", "key_sources": ("192.0.2.0/24",)}, "key_sources of login1 means nothing"),
         ({"sign_in": "managed", "key_sources": ('192.0.2.0/24" x',)}, "key_sources: "),
         (
