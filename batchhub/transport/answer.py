@@ -12,6 +12,8 @@ from batchhub.transport.shell import strip_fence
 BANNER_LIMIT = 64 * 1024
 """Bytes of start-up noise that are let pass before the fence."""
 
+_NOT_ALLOWED = re.compile(rb"sudo: a password is required|Sorry, user \S+ is not allowed to execute")
+
 
 class Bounded:
     """A buffer that keeps the first ``limit`` bytes and remembers whether there were more."""
@@ -68,6 +70,12 @@ def read_answer(raw: Answer, fence: str, limit: int, where: str) -> Answer:
         words = last_words(raw.err) or last_words(raw.out) or f"exit code {raw.code}"
         if re.search(r"\bsudo: unknown user", words):
             raise NotFound(f"There is no account {where}: {words}")
+        if _NOT_ALLOWED.search(raw.err):
+            # Its own words are "a password is required", or our whole script.
+            words = (
+                "sudo does not allow it. The account has to be in the group of the sudoers file (`batchhub sudoers`), and in none of those that "
+                "the file leaves out."
+            )
         raise Unreachable(f"The command was not run for {where}: {words}")
     out, err = out or b"", err or b""
     more = raw.truncated or len(out) > limit or len(err) > limit

@@ -10,7 +10,10 @@ from collections.abc import Sequence
 
 from batchhub.core.errors import BadInput
 
-ROOT_LIKE = ("root", "sudo", "wheel", "admin", "docker", "disk", "shadow")
+ROOT_LIKE = (
+    *("root", "sudo", "wheel", "admin", "docker", "lxd", "incus-admin", "libvirt"),
+    *("disk", "kmem", "shadow"),
+)
 """Groups whose members are root, or become it without being asked for more. A group that a machine does not have matches nobody."""
 
 _NAME = re.compile(r"[a-z_][a-z0-9_.-]{0,31}")
@@ -18,7 +21,7 @@ _NAME = re.compile(r"[a-z_][a-z0-9_.-]{0,31}")
 
 
 def sudoers(service: str, group: str, without: Sequence[str] = ROOT_LIKE) -> str:
-    """The file for one machine: ``service`` acts as members of ``group``, except root and members of the groups ``without``.
+    """The file for one machine: ``service`` acts as members of ``group``, except root, itself and members of the groups ``without``.
 
     Raises BadInput for what sudoers could read as something else than a name.
     """
@@ -29,7 +32,7 @@ def sudoers(service: str, group: str, without: Sequence[str] = ROOT_LIKE) -> str
     taken = [name for name in without if name]
     if _name(group, "group") in taken:
         raise BadInput(f"The members of {group!r} can become root; name a group of people who use the hub.")
-    left_out = ", ".join(["!root", "!#0", *(f"!%{_name(name, 'group')}" for name in taken)])
+    left_out = ", ".join(["!root", "!#0", f"!{service}", *(f"!%{_name(name, 'group')}" for name in taken)])
     return _TEXT.format(service=service, group=group, without=left_out)
 
 
@@ -48,7 +51,7 @@ _TEXT = """\
 # BatchHub, on the machine where jobs are submitted: {service} acts as the members of {group}, never as root.
 # Printed by `batchhub sudoers`. Put it there with: visudo -cf FILE && install -m 0440 FILE /etc/sudoers.d/batchhub
 # (a name with a '.' in it would not be read). What this gives away: docs/security.md, "If something is stolen".
-Defaults:{service} env_reset, !setenv, !requiretty
+Defaults:{service} env_reset, !setenv, env_keep = PATH, !requiretty
 Runas_Alias BATCHHUB_PEOPLE = %{group}, {without}
 Cmnd_Alias BATCHHUB_SCRIPT = /bin/sh -c *
 {service} ALL = (BATCHHUB_PEOPLE) NOPASSWD: BATCHHUB_SCRIPT

@@ -19,7 +19,7 @@ def test_the_service_account_is_the_clusters(inside) -> None:
     done = inside("sudoers", "--group=people")
     assert done.returncode == 0
     assert done.stdout.splitlines()[-1] == "hub ALL = (BATCHHUB_PEOPLE) NOPASSWD: BATCHHUB_SCRIPT"
-    assert "Runas_Alias BATCHHUB_PEOPLE = %people, !root, !#0, !%root, !%sudo, " in done.stdout
+    assert "Runas_Alias BATCHHUB_PEOPLE = %people, !root, !#0, !hub, !%root, !%sudo, " in done.stdout
 
 
 def test_here_it_is_whoever_asks_and_root_has_to_say_one(inside, monkeypatch) -> None:
@@ -35,7 +35,7 @@ def test_here_it_is_whoever_asks_and_root_has_to_say_one(inside, monkeypatch) ->
 def test_which_groups_are_left_out(inside) -> None:
     inside.config(**clusters(here=LOCAL))
     done = inside("sudoers", "--group=people", "--service=hub", "--without=ops, dba")
-    assert "= %people, !root, !#0, !%ops, !%dba\n" in done.stdout
+    assert "= %people, !root, !#0, !hub, !%ops, !%dba\n" in done.stdout
 
 
 @pytest.mark.parametrize(

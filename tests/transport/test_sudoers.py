@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,12 +17,18 @@ from batchhub.transport.sudoers import sudoers
 from tests.needs import need_program, need_root
 from tests.sshd import accounts
 
-SERVICE, MEMBER, ADMIN, STRANGER = "bht-service", "bht-member", "bht-admin", "bht-outside"
+SERVICE, MEMBER, ADMIN, STRANGER, TOOR = "bht-service", "bht-member", "bht-admin", "bht-outside", "bht-toor"
 PEOPLE, POWER = "bht-people", "bht-power"
 
+DISTRIBUTION = """\
+Defaults env_reset, use_pty, requiretty, mail_badpass
+Defaults secure_path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+Defaults env_keep += "KRB5CCNAME SITES_OWN"
+"""
+"""What may stand before ours, as Debian's and Red Hat's do."""
 AS_SERVICE = """#!/bin/sh
-# In a mount namespace of its own, so that this machine's rules are neither used nor changed.
-exec unshare --mount sh -c 'mount --bind {rules} /etc/sudoers && exec setpriv --reuid {service} --regid {service} --init-groups {sudo} "$@"' sh "$@"
+# In a mount namespace of its own, so that this machine's rules and accounts are neither used nor changed.
+exec unshare --mount sh -c 'cd {place} && for f in sudoers passwd group; do mount --bind $f /etc/$f || exit; done && exec setpriv --reuid {service} --regid {service} --init-groups {sudo} "$@"' sh "$@"
 """
 
 
@@ -33,15 +40,19 @@ def as_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     program = need_program("sudo", "sudo")
     place = tmp_path_factory.mktemp("sudoers")
     with accounts(dict.fromkeys((SERVICE, MEMBER, ADMIN, STRANGER), "/bin/sh")):
-        for group, members in ((PEOPLE, f"{MEMBER},{ADMIN},root"), (POWER, ADMIN)):
+        for group, members in ((PEOPLE, f"{SERVICE},{MEMBER},{ADMIN},root"), (POWER, ADMIN)):
             subprocess.run(["groupadd", "-f", group], check=True)
             subprocess.run(["gpasswd", "-M", members, group], check=True, capture_output=True)
         try:
-            rules = place / "rules"
-            rules.write_text(sudoers(SERVICE, PEOPLE, ("root", POWER)))
+            rules = place / "sudoers"
+            rules.write_text(f"{DISTRIBUTION}{sudoers(SERVICE, PEOPLE, ('root', POWER))}")
             rules.chmod(0o440)
+            # A second name of root's, which nobody but these tests' sudo sees.
+            (place / "passwd").write_text(Path("/etc/passwd").read_text() + f"{TOOR}:x:0:0::/root:/bin/sh\n")
+            groups = Path("/etc/group").read_text()
+            (place / "group").write_text(re.sub(rf"(?m)^({PEOPLE}:.*)$", rf"\1,{TOOR}", groups))
             wrapper = place / "sudo"
-            wrapper.write_text(AS_SERVICE.format(rules=rules, service=SERVICE, sudo=program))
+            wrapper.write_text(AS_SERVICE.format(place=place, service=SERVICE, sudo=program))
             wrapper.chmod(0o755)
             yield str(wrapper)
         finally:
@@ -70,14 +81,16 @@ async def test_a_member_is_acted_as_with_all_that_the_hub_does(as_service: str) 
     assert await transport.get(f"{home}/.batchhub/jobs/x/secrets.json", MEMBER) == b"\0\xff"
 
 
-@pytest.mark.parametrize("account", [STRANGER, ADMIN])
+@pytest.mark.parametrize("account", [STRANGER, ADMIN, SERVICE, TOOR])
 async def test_whoever_is_outside_of_the_group_or_could_become_root_is_refused(as_service: str, account: str) -> None:
     transport = LocalTransport(LocalSettings(sudo=True, sudo_path=as_service))
-    with pytest.raises(HubError, match=r"sudo|password"):
+    with pytest.raises(HubError, match="sudo does not allow it"):
         await transport.run(Command(("id",)), account)
 
 
-@pytest.mark.parametrize("words", [["-u", "root"], ["-u", "#0"], ["-u", STRANGER], ["-u", "#4294967295"], []])
+@pytest.mark.parametrize(
+    "words", [["-u", "root"], ["-u", "#0"], ["-u", TOOR], ["-u", STRANGER], ["-u", "#4294967295"], []]
+)
 def test_root_by_any_name_is_refused_though_it_is_in_the_group(as_service: str, words: list[str]) -> None:
     refused(as_service, *words, "--", "/bin/sh", "-c", "id")
 
@@ -98,13 +111,28 @@ def test_another_command_is_refused(as_service: str, words: list[str]) -> None:
     refused(as_service, "-u", MEMBER, *words)
 
 
-def test_no_group_and_no_environment_can_be_chosen(as_service: str) -> None:
+def test_no_group_and_no_environment_can_be_chosen(as_service: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVIL", "evil")
     refused(as_service, "-u", MEMBER, "-g", "root", "--", "/bin/sh", "-c", "id")
     refused(as_service, "-u", MEMBER, "LD_PRELOAD=/tmp/x.so", "/bin/sh", "-c", "id")
     refused(as_service, "-E", "-u", MEMBER, "--", "/bin/sh", "-c", "id")
-    argv = sudo(MEMBER, 'echo "[$BASH_ENV$LD_LIBRARY_PATH$EVIL]"', as_service)
-    env = {"PATH": "/usr/bin:/usr/sbin", "BASH_ENV": "a", "LD_LIBRARY_PATH": "/b", "EVIL": "c"}
-    assert subprocess.run(argv, env=env, capture_output=True, check=True, text=True).stdout == "[]\n"
+    refused(as_service, "--preserve-env=EVIL", "-u", MEMBER, "--", "/bin/sh", "-c", "id")
+    evil = (
+        "BASH_ENV",
+        "ENV",
+        "LD_LIBRARY_PATH",
+        "PYTHONPATH",
+        "KRB5CCNAME",
+        "DISPLAY",
+        "XAUTHORITY",
+        "PS4",
+        "SITES_OWN",
+        "EVIL",
+    )
+    env = {"PATH": "/usr/bin:/usr/sbin", "LANG": "C.UTF-8", "TZ": "UTC", **dict.fromkeys(evil, "evil")}
+    done = subprocess.run(sudo(MEMBER, "env", as_service), env=env, capture_output=True, check=True, text=True)
+    assert "evil" not in done.stdout
+    assert "LANG=C.UTF-8\n" in done.stdout, "which is of use, and harmless"
 
 
 def refused(as_service: str, *words: str) -> None:
