@@ -75,12 +75,12 @@ class AuthorityFiles:
         self.seed()
         for principal in principals:
             check_account(principal, wide=True)
-        self._write_names({*self._names(), *principals})
+        self._write_names({*self.names(), *principals})
         self._write_list()
 
     def restore(self, principals: list[str]) -> None:
         """Take them out of the list. Raises BadInput for one that is not there."""
-        names = self._names()
+        names = self.names()
         for principal in principals:
             if principal not in names:
                 raise BadInput(
@@ -89,18 +89,21 @@ class AuthorityFiles:
         self._write_names(names - set(principals))
         self._write_list()
 
-    def _names(self) -> set[str]:
+    def names(self) -> set[str]:
+        """The SSH users that are revoked. Raises ConfigError."""
         try:
             return set(self._revoked_names.read_text(encoding="utf-8").split())
         except FileNotFoundError:
             return set()
+        except OSError as error:
+            raise ConfigError(f"{self._revoked_names} cannot be read: {error.strerror}.") from error
 
     def _write_names(self, names: set[str]) -> None:
         _replace(self._revoked_names, "".join(f"{name}\n" for name in sorted(names)).encode())
 
     def _write_list(self) -> None:
         """For each key there is: a KRL names certificates by who signed them."""
-        names = self._names()
+        names = self.names()
         if not names and not self.revoked.exists():
             return
         lines = "".join(f"id: {key_id(purpose, name)}\n" for name in sorted(names) for purpose in Purpose)
@@ -142,7 +145,7 @@ def site_authority(site: Site, state: StateDirectory, clock: Clock) -> Authority
         files.seed()
     except Unreachable as error:
         raise ConfigError(f"cluster {next(iter(users))!r}: sign_in = 'ca'. {error}") from error
-    return Authority(files.seed, clock)
+    return Authority(files.seed, clock, files.names)
 
 
 def _keygen(arguments: list[str]) -> None:

@@ -45,6 +45,8 @@ class SshCaCommand(Command):
             chore()
             self._note(what)
         sys.stdout.write(_PAGE.format(keys="\n".join(files.public_lines())))
+        if files.names():
+            sys.stdout.write(_LIST.format(revoked=files.revoked))
 
     def _note(self, words: str) -> None:
         note_chore(self.trait(traits.BatchHub).db_url or self.state().database, DeedKind.SSH_CA, words)
@@ -62,4 +64,9 @@ _PAGE = """\
 #Match Group PEOPLE
 #    TrustedUserCAKeys /etc/ssh/batchhub_ca.pub
 #    RevokedKeys /etc/ssh/batchhub_revoked
+"""
+
+_LIST = """
+# Somebody is revoked: what RevokedKeys names must be {revoked} as it is now.
+# A list knows the keys that there were when it was written, so copy it again during a rotation, before `batchhub ssh-ca finish`.
 """

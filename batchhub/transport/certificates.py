@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import Enum
@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
     SSHCertificateType,
 )
 
-from batchhub.core.errors import ConfigError, Denied
+from batchhub.core.errors import ConfigError, Denied, Unreachable
 from batchhub.core.ports import Clock
 from batchhub.transport.shell import check_account
 
@@ -45,7 +45,7 @@ class Credential:
 
 
 Sign = Callable[[str], Credential]
-"""Makes what an SSH user signs in with. Raises Denied for root, Unreachable when the authority's key cannot be read."""
+"""Makes what an SSH user signs in with. Raises Denied for root and who is revoked, Unreachable when the authority's key cannot be read."""
 
 
 def key_id(purpose: Purpose, principal: str) -> str:
@@ -63,21 +63,30 @@ class Terms:
 
 
 class Authority:
-    """``seed`` gives the 32 bytes of the ed25519 key; asked each time, so that a rotation needs no restart."""
+    """``seed`` gives the 32 bytes of the ed25519 key, ``revoked`` for whom nothing is signed; asked each time, so that no change needs a restart."""
 
-    def __init__(self, seed: Callable[[], bytes], clock: Clock) -> None:
+    def __init__(
+        self, seed: Callable[[], bytes], clock: Clock, revoked: Callable[[], Collection[str]] = frozenset
+    ) -> None:
         self._seed = seed
         self._clock = clock
+        self._revoked = revoked
 
     def signer(self, terms: Terms) -> Sign:
         """For one pool of connections."""
         return lambda principal: self.sign(principal, terms)
 
     def sign(self, principal: str, terms: Terms) -> Credential:
-        """A new key and its certificate. Raises Denied for root, BadInput for what is no account's name."""
+        """A new key and its certificate. Raises Denied for root and who is revoked, BadInput for what is no account's name, Unreachable."""
         check_account(principal, wide=True)
         if principal.partition("@")[0].lower() == "root":
             raise Denied("No certificate is signed for root.")
+        try:
+            seed, revoked = self._seed(), self._revoked()
+        except ConfigError as error:
+            raise Unreachable(f"No certificate can be signed now: {error}") from error
+        if principal in revoked:
+            raise Denied(f"The certificates of {principal} are revoked; the hub's admins can restore them.")
         now = self._clock()
         key = Ed25519PrivateKey.generate()
         builder = (
@@ -95,7 +104,7 @@ class Authority:
         if terms.purpose is Purpose.TUNNEL:
             builder = builder.add_critical_option(b"force-command", b"false")
             builder = builder.add_extension(b"permit-port-forwarding", b"")
-        certificate = builder.sign(Ed25519PrivateKey.from_private_bytes(self._seed()))
+        certificate = builder.sign(Ed25519PrivateKey.from_private_bytes(seed))
         private = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
         return Credential(private.decode(), certificate.public_bytes().decode())
 

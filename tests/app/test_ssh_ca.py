@@ -234,6 +234,23 @@ async def test_who_is_revoked_is_refused_until_restored(sshd: Sshd, files: Autho
     assert await whoami(sshd, authority, ANN) == ANN
 
 
+def test_for_whom_is_revoked_nothing_is_signed_before_any_sshd_has_the_list(files: AuthorityFiles) -> None:
+    state, cluster = files.state, {"host": "h", "known_hosts": "/k", "sign_in": "ca", "service_username": HUB}
+    site = Site(read_clusters({"hpc": {"transport": "ssh", "ssh": cluster}}), (), {}, ())
+    authority = site_authority(site, state, utc_now)
+    assert authority is not None
+    files.revoke([ANN])
+    with pytest.raises(Denied, match=f"certificates of {ANN} are revoked"):
+        authority.sign(ANN, COMMANDS)
+    assert authority.sign(BEN, COMMANDS)
+    files.restore([ANN])
+    assert authority.sign(ANN, COMMANDS)
+    # A key that cannot be read now says nothing about anybody's job.
+    (state.path / "ssh_ca.key").chmod(0o644)
+    with pytest.raises(Unreachable, match="can be read or written by others"):
+        authority.sign(ANN, COMMANDS)
+
+
 async def test_revoked_stays_revoked_through_a_rotation(people: None, files: AuthorityFiles, tmp_path: Path) -> None:
     files.revoke([ANN])
     files.rotate()
@@ -412,7 +429,10 @@ def test_the_command(inside) -> None:
     rotated = inside("ssh-ca", "rotate").stdout
     assert re.findall(r"^ssh-ed25519 \S+ (\S+)$", rotated, re.MULTILINE) == ["batchhub-ca", "batchhub-ca_next"]
     assert inside("ssh-ca", "finish").returncode == 0
+    assert "RevokedKeys names must be" not in rotated
     assert "ssh_ca.krl is written" in inside("ssh-ca", "revoke", "ann", "ben").stdout
+    # Who copied the new key alone would let the revoked in with it.
+    assert re.search(r"RevokedKeys names must be \S+/ssh_ca\.krl as it is now", inside("ssh-ca", "rotate").stdout)
     assert inside("ssh-ca", "restore", "ann").returncode == 0
     for words in ((), ("revoke",), ("print", "x"), ("shred",)):
         assert inside("ssh-ca", *words).returncode != 0
