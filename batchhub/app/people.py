@@ -14,6 +14,7 @@ from batchhub.app.state import utc_now
 from batchhub.auth.audit import AuditTrail
 from batchhub.auth.departures import ASKED, Departures
 from batchhub.auth.endings import Endings, all_of_a_session, all_of_a_token
+from batchhub.auth.known import KnownBrowsers
 from batchhub.auth.refresh import Refresher, StoredUser
 from batchhub.auth.sessions import Sessions
 from batchhub.auth.states import AuthStates
@@ -67,6 +68,7 @@ def make_people(plan: HubPlan, store: Store, revocations: Revocations, owning: O
         states=states,
         refresher=Refresher(plan.authenticators, persons, states, utc_now, turn_out, admin=rights),
         throttle=Throttle(),
+        browsers=KnownBrowsers(cookie_key, utc_now),
         guard=Xsrf(cookie_key),
         clock=utc_now,
         endings=endings,

@@ -1,8 +1,9 @@
 """Limits on guessing passwords: a bucket of attempts for each account and for each address. Pure; time is handed in.
 
 An attempt is paid for before it is made, so that a thousand at once are a thousand. The account's bucket is full again after a
-success; the address gets its attempt back, since many people may share one. Somebody who guesses at an account can keep its owner from
-*signing in* for as long as they go on (sessions that exist are not concerned): the buckets are sized so that this is a nuisance of seconds.
+success; the address gets its attempt back, since many people may share one. Whoever goes on guessing at an account, or from an address that many
+share, empties these buckets for its owner too; so a browser that the account has signed in with before (:mod:`batchhub.auth.known`) pays from
+one of its own.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class ThrottleSettings:
-    """The limits. ``entries`` bounds the accounts and the addresses that are remembered, each."""
+    """The limits; a known browser's are its account's. ``entries`` bounds the accounts, addresses and browsers that are remembered, each."""
 
     account: Rate = Rate(10, 15.0)
     address: Rate = Rate(60, 2.0)
@@ -43,26 +44,38 @@ class Throttle:
         settings = settings or ThrottleSettings()
         self._accounts = Buckets(settings.account, settings.entries)
         self._addresses = Buckets(settings.address, settings.entries)
+        self._browsers = Buckets(settings.account, settings.entries)
 
-    def attempt(self, account: str, address: str, now: datetime) -> int:
-        """Pay for an attempt. 0: go on; otherwise the seconds to wait (Retry-After), and nothing was paid."""
-        place, who = _place(address), _who(account)
-        wait = max(self._addresses.wait(place, now), self._accounts.wait(who, now))
+    def attempt(self, account: str, address: str, now: datetime, browser: str = "") -> int:
+        """Pay for an attempt. 0: go on; otherwise the seconds to wait (Retry-After), and nothing was paid.
+
+        ``browser`` names one that is known to be this account's.
+        """
+        purses = self._purses(account, address, browser)
+        wait = max(buckets.wait(key, now) for buckets, key in purses)
         if wait > 0:
             return ceil(wait)
-        self._addresses.take(place, now)
-        self._accounts.take(who, now)
+        for buckets, key in purses:
+            buckets.take(key, now)
         return 0
 
-    def succeeded(self, account: str, address: str, now: datetime, attempts: int = 1) -> None:
+    def succeeded(self, account: str, address: str, now: datetime, attempts: int = 1, *, browser: str = "") -> None:
         """The last of so many attempts was right, and those before it led to it."""
         self._accounts.fill(_who(account))
+        if browser:
+            self._browsers.fill(browser.encode())
+            return
         for _ in range(attempts):
             self._addresses.give_back(_place(address), now)
 
+    def _purses(self, account: str, address: str, browser: str) -> tuple[tuple[Buckets, bytes], ...]:
+        if browser:
+            return ((self._browsers, browser.encode()),)
+        return ((self._addresses, _place(address)), (self._accounts, _who(account)))
+
     def __len__(self) -> int:
         """Entries held."""
-        return len(self._accounts) + len(self._addresses)
+        return len(self._accounts) + len(self._addresses) + len(self._browsers)
 
 
 class Buckets:

@@ -6,7 +6,7 @@ import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, NoReturn, Protocol
 
@@ -15,6 +15,7 @@ from tornado.web import RequestHandler
 from batchhub.auth.base import Asked, Authenticator, Brought, Identity, LoginKind
 from batchhub.auth.departures import Departures, Journey
 from batchhub.auth.endings import Endings
+from batchhub.auth.known import KnownBrowsers
 from batchhub.auth.refresh import Refresher, StoredUser
 from batchhub.auth.rules import sign_in
 from batchhub.auth.sessions import Session, Sessions
@@ -73,12 +74,16 @@ class Persons(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """The how-manyth question of a sign-in it is, and for whose account it counts. ``username`` is as it was typed."""
+    """The how-manyth question of a sign-in it is, and for whose account it counts. ``username`` is as it was typed.
+
+    ``known`` is the cookie of a browser that may be known to be the account's.
+    """
 
     way: str
     username: str
     account: str
     number: int
+    known: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +101,7 @@ class AuthPeople:
     states: AuthStates
     refresher: Refresher
     throttle: Throttle
+    browsers: KnownBrowsers
     guard: Xsrf = field(repr=False)
     clock: Clock
     endings: Endings
@@ -111,7 +117,9 @@ class AuthPeople:
             for name, one in self.authenticators.items()
         ]
 
-    async def sign_in(self, handler: RequestHandler, way: str, data: Mapping[str, str], cookie: str) -> Entry | Asking:
+    async def sign_in(
+        self, handler: RequestHandler, way: str, data: Mapping[str, str], cookie: str, *, known: str = ""
+    ) -> Entry | Asking:
         """What a form sent, a password or a link; or what the browser itself brought."""
         authenticator = self._way(way)
         refusal = "The username or the password is not right."
@@ -125,7 +133,7 @@ class AuthPeople:
             # Nothing was typed that somebody could guess at: people are told apart by their address alone.
             refusal = "The site in front of this hub has not said who you are, or this hub does not let you in."
             account = secrets.token_hex(8)
-        step = _Step(way, data.get("username", ""), account, 1)
+        step = _Step(way, data.get("username", ""), account, 1, known)
         return await self._enter(handler, step, data, refusal=refusal, cookie=cookie)
 
     async def preview(self, handler: RequestHandler, way: str, data: Mapping[str, Any]) -> str:
@@ -146,14 +154,21 @@ class AuthPeople:
         return self._last(way, await self._enter(handler, step, data, refusal=_NO_LAUNCH, cookie=cookie))
 
     async def answer(
-        self, handler: RequestHandler, state: str, sealed: str, answers: Sequence[str], cookie: str
+        self,
+        handler: RequestHandler,
+        state: str,
+        sealed: str,
+        answers: Sequence[str],
+        cookie: str,
+        *,
+        known: str = "",
     ) -> Entry | Asking:
         """What the page asked for after the first form. Each answer is an attempt at the account, as a password is."""
         journey = self.asked.open(sealed, state)
         if journey is None:
             self._lost(handler)
         kept = journey.keep
-        step = _Step(journey.way, kept["username"], kept["account"], int(kept["steps"]) + 1)
+        step = _Step(journey.way, kept["username"], kept["account"], int(kept["steps"]) + 1, known)
         data = {"username": step.username, "ticket": kept["ticket"], "answers": tuple(answers)}
         refusal = "Something of what you typed is not right. Please begin again."
         return await self._enter(handler, step, data, refusal=refusal, cookie=cookie)
@@ -223,7 +238,8 @@ class AuthPeople:
             typed = name or step.username
             self.audit.note(DeedKind.REFUSED, typed, by="", address=address, words=f"{step.way}: {words}")
 
-        wait = self.throttle.attempt(step.account, address, self.clock())
+        browser = self.browsers.read(step.known, step.account)
+        wait = self.throttle.attempt(step.account, address, self.clock(), browser)
         if wait:
             refused(f"too many attempts; the next is heard in {wait} s", "")
             raise TooOften(wait)
@@ -236,9 +252,10 @@ class AuthPeople:
             raise Denied(refusal)
         if isinstance(identity, Asked):
             return self._ask(step, identity)
-        self.throttle.succeeded(step.account, address, self.clock(), step.number)
+        self.throttle.succeeded(step.account, address, self.clock(), step.number, browser=browser)
         sealed = self.states.seal(identity.name, identity.auth_state) if authenticator.enable_auth_state else None
-        return await self._open(handler, step.way, identity, sealed, cookie)
+        entry = await self._open(handler, step.way, identity, sealed, cookie)
+        return replace(entry, known=self.browsers.seal(step.account)) if step.username else entry
 
     async def _open(
         self, handler: RequestHandler, way: str, identity: Identity, sealed: str | None, cookie: str

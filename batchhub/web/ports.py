@@ -39,11 +39,15 @@ class Visitor:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A fresh sign-in: the session's cookie text, once. ``after``: where the authenticator says the person was on the way to, unchecked."""
+    """A fresh sign-in: the session's cookie text, once. ``after``: where the authenticator says the person was on the way to, unchecked.
+
+    ``known``: another cookie's, by which the browser is known to be the account's when somebody signs in there again; empty where no name was typed.
+    """
 
     visitor: Visitor
     cookie: str = field(repr=False)
     after: str = ""
+    known: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,15 +192,22 @@ class People(Protocol):
         """Use a signed launch up: open a session, as :meth:`sign_in` does. Raises Denied, TooMany."""
 
     def sign_in(
-        self, handler: RequestHandler, way: str, data: Mapping[str, str], cookie: str
+        self, handler: RequestHandler, way: str, data: Mapping[str, str], cookie: str, *, known: str = ""
     ) -> Awaitable[Entry | Asking]:
         """Check what the sign-in form sent and open a session, in place of the one whose cookie the browser has.
 
-        Or ask for more. Raises Denied, TooMany, Unreachable.
+        Or ask for more. ``known`` is the cookie of earlier sign-ins with this browser. Raises Denied, TooMany, Unreachable.
         """
 
     def answer(
-        self, handler: RequestHandler, state: str, sealed: str, answers: Sequence[str], cookie: str
+        self,
+        handler: RequestHandler,
+        state: str,
+        sealed: str,
+        answers: Sequence[str],
+        cookie: str,
+        *,
+        known: str = "",
     ) -> Awaitable[Entry | Asking]:
         """What was asked for. Raises Denied, TooMany, Unreachable."""
 

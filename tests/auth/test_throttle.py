@@ -87,3 +87,17 @@ def test_a_clock_that_was_set_back(clock) -> None:
         throttle.attempt("ann", HERE, clock.now)
     assert throttle.attempt("ann", HERE, clock.later(hours=-1)) == 10, "that earns nothing"
     assert throttle.attempt("ann", HERE, clock.later(seconds=10)) == 0, "and nobody waits for the hour to come again"
+
+
+def test_a_known_browser_is_kept_out_by_nobody_else(clock) -> None:
+    throttle = Throttle(SETTINGS)
+    for number in range(9):
+        throttle.attempt("ann", HERE, clock.now)
+        throttle.attempt(f"user{number}", HERE, clock.now)
+    assert throttle.attempt("ann", HERE, clock.now) > 0
+    assert throttle.attempt("ann", HERE, clock.now, "hers") == 0
+    throttle.succeeded("ann", HERE, clock.now, browser="hers")
+    guesses = [throttle.attempt("ann", HERE, clock.now, "hers") for _ in range(4)]
+    assert guesses == [0, 0, 0, 10], "its own guesses are counted"
+    assert throttle.attempt("ann", HERE, clock.now, "her other one") == 0
+    assert throttle.attempt("bob", HERE, clock.now) > 0, "the address is given nothing that it did not pay"

@@ -20,6 +20,7 @@ from tornado.testing import bind_unused_port
 from batchhub.auth.base import Authenticator, Brought
 from batchhub.auth.departures import ASKED, Departures
 from batchhub.auth.endings import Endings, all_of_a_session, all_of_a_token
+from batchhub.auth.known import KnownBrowsers
 from batchhub.auth.link import LinkAuthenticator
 from batchhub.auth.refresh import Refresher
 from batchhub.auth.sessions import Sessions
@@ -454,6 +455,7 @@ def open_site(
         states=states,
         refresher=Refresher(ways, persons, states, clock, sessions.revoke_all_of),
         throttle=Throttle(),
+        browsers=KnownBrowsers(KEY, clock),
         guard=Xsrf(KEY),
         clock=clock,
         endings=endings,

@@ -141,7 +141,7 @@ async def test_cookies_are_the_hosts_own(site: Site) -> None:
     jar: SimpleCookie = SimpleCookie()
     for line in (*first, *answer.headers.get_list("Set-Cookie")):
         jar.load(line)
-    assert set(jar) == {"__Host-batchhub-session", "__Host-batchhub-xsrf"}
+    assert set(jar) == {"__Host-batchhub-session", "__Host-batchhub-xsrf", "__Host-batchhub-known"}
     for morsel in jar.values():
         assert (morsel["path"], morsel["domain"], bool(morsel["secure"]), bool(morsel["httponly"])) == (
             "/",

@@ -79,6 +79,22 @@ async def test_guessing_is_slowed_down_with_a_sentence(site: Site) -> None:
     browser.has("Try again in 15 seconds")
 
 
+async def test_nobody_is_kept_out_of_their_own_browser_by_others_guesses(site: Site) -> None:
+    mine, thief = await site.signed_in("ann"), site.browser()
+    await mine.get("/hub/home")
+    await mine.post("/hub/logout")
+    assert {path for name, path in mine.cookies if name == "batchhub-known"} == {"/hub/login"}
+    await thief.get("/hub/login")
+    thief.cookies["batchhub-known", "/hub/login"] = (await site.signed_in("eve")).cookies[
+        "batchhub-known", "/hub/login"
+    ]
+    answers = [(await thief.post("/hub/login", username="ann", password="x")).code for _ in range(11)]
+    assert answers == [403] * 10 + [429], "a browser that is known to be another's is not known"
+    await mine.get("/hub/login")
+    assert (await mine.post("/hub/login", username="ann", password="x")).code == 403, "heard, and wrong"
+    assert (await mine.post("/hub/login", username="ann", password="nna")).code == 303
+
+
 async def test_a_link_signs_in_once(site: Site) -> None:
     token = site.links.issue("demo", site.clock())
     browser = site.browser()

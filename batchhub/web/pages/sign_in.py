@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from tornado.httputil import url_concat
 
 from batchhub.auth.departures import LIFE
+from batchhub.auth.known import LIFE as KNOWN_LIFE
 from batchhub.auth.sessions import HANDLE
 from batchhub.core.asking import ANSWER_LIMIT, MOST_PROMPTS
 from batchhub.core.deeds import DeedKind
@@ -15,6 +16,7 @@ from batchhub.core.errors import BadInput, Denied, HubError, TooMany
 from batchhub.web.base import MAX_NAME, SESSION_COOKIE, XSRF_COOKIE, Page, retry_after
 from batchhub.web.ports import Asking, Entry
 
+KNOWN_COOKIE = "batchhub-known"
 MAX_PASSWORD = 1024
 MAX_LINK = 512
 MAX_VALUE = 8192
@@ -35,6 +37,8 @@ class SignIn(Page):
         life = int((until - self.web.services.clock()).total_seconds()) if until else None
         self.put_cookie(SESSION_COOKIE, entry.cookie, self.web.links.hub, life)
         self.drop_cookie(XSRF_COOKIE, self.web.links.hub)
+        if entry.known:
+            self.put_cookie(KNOWN_COOKIE, entry.known, self.web.links.login, int(KNOWN_LIFE.total_seconds()))
         self.see_other(after)
 
     def refuse(self, error: HubError) -> None:
@@ -118,7 +122,9 @@ class LoginPage(SignIn):
 
     async def _try(self, way: str, data: Mapping[str, str]) -> None:
         try:
-            entry = await self.web.services.people.sign_in(self, way, data, self.cookie(SESSION_COOKIE))
+            entry = await self.web.services.people.sign_in(
+                self, way, data, self.cookie(SESSION_COOKIE), known=self.cookie(KNOWN_COOKIE)
+            )
         except HubError as error:
             self.refuse(error)
             return
@@ -207,7 +213,8 @@ class AnswerPage(SignIn):
         try:
             if len(answers) > MOST_PROMPTS or any(len(answer.encode()) > ANSWER_LIMIT for answer in answers):
                 raise BadInput(f"An answer has at most {ANSWER_LIMIT} bytes.")
-            entry = await people.answer(self, state, sealed, answers, self.cookie(SESSION_COOKIE))
+            session, known = self.cookie(SESSION_COOKIE), self.cookie(KNOWN_COOKIE)
+            entry = await people.answer(self, state, sealed, answers, session, known=known)
         except HubError as error:
             self.refuse(error)
             return
