@@ -13,12 +13,12 @@ import os
 import pwd
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from traitlets import Bool, Float, Int, Unicode
 
-from batchhub.auth.base import Authenticator, KnownPerson, LoginKind
+from batchhub.auth.base import Authenticator, KnownPerson, LoginKind, Place
 from batchhub.auth.blocking import Blocking
 from batchhub.auth.rules import outer_names
 from batchhub.core.errors import ConfigError, Denied, Unreachable
@@ -58,6 +58,17 @@ class PAMAuthenticator(Authenticator):
                 "PAMAuthenticator.open_sessions must be False: the notebook does not run on this machine."
             )
         self._blocking = Blocking("pam")
+
+    def settle(self, place: Place) -> None:
+        """Raises ConfigError without libpam, and warns of a service that nobody could sign in by."""
+        del place
+        _library()
+        if _SERVICES[0].is_dir() and not any((one / self.service).is_file() for one in _SERVICES):
+            log.warning(
+                "PAM has no service %r: there is no %s. It takes the service 'other' for it, which refuses everybody as a rule.",
+                self.service,
+                _SERVICES[0] / self.service,
+            )
 
     async def authenticate(self, handler: Any, data: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """The account's name and groups, or ``None``. Raises Unreachable when PAM does not answer, or cannot, Denied for an expired password, TooMany, ConfigError without libpam."""
@@ -140,6 +151,8 @@ class PAMAuthenticator(Authenticator):
         self._blocking.close()
 
 
+_SERVICES = (Path("/etc/pam.d"), Path("/usr/lib/pam.d"), Path("/usr/etc/pam.d"))
+"""Where Linux-PAM looks, pam.d(5), and where distributions' own files are."""
 _NEW_PASSWORD = 12
 """NEW_AUTHTOK_REQD, as Linux-PAM numbers it (_pam_types.h)."""
 _REFUSALS = frozenset({6, 7, 10, 11, _NEW_PASSWORD, 13})

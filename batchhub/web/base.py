@@ -19,7 +19,7 @@ from tornado.web import HTTPError, RequestHandler
 from batchhub.auth.redirects import safe_next
 from batchhub.auth.xsrf import new_anonymous, read_anonymous
 from batchhub.core.deeds import DeedKind
-from batchhub.core.errors import BadInput, Denied, HubError, SignInAgain
+from batchhub.core.errors import BadInput, ConfigError, Denied, HubError, SignInAgain
 from batchhub.core.model import UserName, read_server_name
 from batchhub.core.tickets import COOKIE_NAME
 from batchhub.core.vouching import ADDRESS, HEADER, vouched
@@ -45,6 +45,7 @@ HEADERS = {
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
     "Cache-Control": "no-store",
 }
+MISCONFIGURED = "This hub is not set up right. Its administrators find in its log what is wrong; please tell them."
 TITLES = {
     400: "That cannot be done",
     403: "Not allowed",
@@ -222,7 +223,7 @@ class Handler(RequestHandler):
         _, error, _ = kwargs.get("exc_info", (None, None, None))
         message = TITLES.get(status_code) or HTTPStatus(status_code).phrase
         if isinstance(error, HubError):
-            status_code, message = error.status, str(error)
+            status_code, message = error.status, sentence(error)
             self.set_status(status_code)
             if error.retry:
                 self.set_header("Retry-After", retry_after(error))
@@ -319,6 +320,11 @@ def asker(request: HTTPServerRequest, key: bytes, now: datetime) -> str:
         return told
     connected = getattr(getattr(request.connection, "context", None), "address", None)
     return str(connected[0]) if isinstance(connected, tuple) else ""
+
+
+def sentence(error: HubError) -> str:
+    """What people read of it. A mistake of those who run the hub names their files and settings: those are for the log."""
+    return MISCONFIGURED if isinstance(error, ConfigError) else str(error)
 
 
 def retry_after(error: HubError) -> str:

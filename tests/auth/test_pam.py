@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from batchhub.auth.base import Identity
+from batchhub.auth.base import Identity, Place
 from batchhub.auth.pam import PAMAuthenticator
 from batchhub.auth.rules import sign_in
 from batchhub.core.errors import ConfigError, Denied, TooMany, Unreachable
 from tests.needs import missing, need_program, need_root
 from tests.sshd import account_tool
 
+PLACE = Place("127.0.0.1", bytes(32), lambda: None)
 PASSWORD = "correct horse é battery"
 # Without the delays of a real one: a wrong password would cost seconds.
 SERVICE = "auth required pam_unix.so nodelay nullok\naccount required pam_unix.so\n"
@@ -241,7 +242,16 @@ async def test_without_libpam(monkeypatch) -> None:
     made = PAMAuthenticator(allow_all=True)
     with pytest.raises(ConfigError, match="libpam"):
         await enter(made, "ann", "p")
+    with pytest.raises(ConfigError, match="libpam"):
+        made.settle(PLACE)  # the hub does not start
     made.close()
+
+
+def test_a_service_that_is_not_there_is_warned_of(account, caplog) -> None:
+    PAMAuthenticator(service=account).settle(PLACE)
+    assert not caplog.text
+    PAMAuthenticator(service="nosuchservice").settle(PLACE)
+    assert "there is no /etc/pam.d/nosuchservice" in caplog.text
 
 
 def test_sessions_stay_closed() -> None:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from cryptography.fernet import Fernet
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchhub.auth.vault import LIMIT, Vault
@@ -16,6 +16,7 @@ JSON = st.recursive(
 )
 
 
+@settings(max_examples=25)
 @given(value=st.dictionaries(st.text(), JSON, max_size=5), owner=st.text(max_size=20))
 def test_what_was_sealed_is_opened(value, owner) -> None:
     vault = Vault([NEW])

@@ -6,8 +6,9 @@ from datetime import timedelta
 
 import pytest
 
+from batchhub.core.errors import ConfigError
 from batchhub.web.ports import WebSettings
-from tests.web.fakes import Browser, Site, open_site
+from tests.web.fakes import Browser, Plain, Site, open_site
 
 
 async def test_strangers_are_sent_to_the_sign_in_page_and_come_back(site: Site) -> None:
@@ -93,6 +94,21 @@ async def test_nobody_is_kept_out_of_their_own_browser_by_others_guesses(site: S
     await mine.get("/hub/login")
     assert (await mine.post("/hub/login", username="ann", password="x")).code == 403, "heard, and wrong"
     assert (await mine.post("/hub/login", username="ann", password="nna")).code == 303
+
+
+async def test_what_is_set_up_wrongly_is_for_the_log(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    class Wrong(Plain):
+        async def authenticate(self, handler, data):
+            raise ConfigError("The key file /srv/hub/vault.keys can be read by others.")
+
+    wrong = open_site(more={"plain": Wrong(allow_all=True)})
+    browser = wrong.browser()
+    await browser.get("/hub/login")
+    assert (await browser.post("/hub/login", username="ann", password="x")).code == 500
+    browser.has("Its administrators find in its log what is wrong")
+    assert "/srv" not in browser.text
+    assert "The key file /srv/hub/vault.keys" in caplog.text
+    wrong.server.stop()
 
 
 async def test_a_link_signs_in_once(site: Site) -> None:

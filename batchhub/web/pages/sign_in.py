@@ -13,7 +13,7 @@ from batchhub.auth.sessions import HANDLE
 from batchhub.core.asking import ANSWER_LIMIT, MOST_PROMPTS
 from batchhub.core.deeds import DeedKind
 from batchhub.core.errors import BadInput, Denied, HubError, TooMany
-from batchhub.web.base import MAX_NAME, SESSION_COOKIE, XSRF_COOKIE, Page, retry_after
+from batchhub.web.base import MAX_NAME, SESSION_COOKIE, XSRF_COOKIE, Page, retry_after, sentence
 from batchhub.web.ports import Asking, Entry
 
 KNOWN_COOKIE = "batchhub-known"
@@ -48,7 +48,7 @@ class SignIn(Page):
         self.set_status(error.status)
         if error.retry:
             self.set_header("Retry-After", retry_after(error))
-        self.form(str(error))
+        self.form(sentence(error))
 
     def after(self) -> str:
         """Where to go from here."""
