@@ -29,7 +29,7 @@ def site(tmp_path_factory):
 
     def run(command):
         # Nothing of this machine's: neither somebody's kubeconfig nor a cache in a home.
-        env = cluster.environment("kubernetes", "hub") | {"HOME": str(path / "nobody"), **command.env}
+        env = cluster.environment("kubernetes", "hub") | {"HOME": str(path / "home"), **command.env}
         done = subprocess.run(
             command.argv, input=command.stdin, capture_output=True, text=True, env=env, timeout=60, check=False
         )
@@ -195,15 +195,20 @@ def run_missing(dialect):
     return Completed(done.returncode, done.stdout, done.stderr)
 
 
-def test_pods_that_ended_long_ago_are_removed(site, asked) -> None:
-    cluster, _, dialect, run = site
+def test_pods_that_ended_long_ago_are_removed_now_and_then(site, asked) -> None:
+    cluster, api, dialect, run = site
+    end = time.monotonic() + 60
     job = dialect.read_submit(run(dialect.submit(asked("bh-gaaaaaaaaaaa", "true"))))
     until(site, job, JobState.COMPLETED)
     with cluster.store.locked() as session:
         (record,) = session.by_name(job)
         session.put({**record, "made": record["submit"] - 169 * 3600})
+    while not (lists := [path for _, path in api.requests() if "Pending" in path]):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert len(lists) == 1, "for all the submits so far"
+    api.kubeconfig.parents[1].joinpath("home/.batchhub/cleaned.batchhub").unlink()
     live = dialect.read_submit(run(dialect.submit(asked("bh-haaaaaaaaaaa"))))
-    end = time.monotonic() + 60
     while job in seen(site, job).jobs:
         assert time.monotonic() < end
         time.sleep(0.05)

@@ -1,0 +1,86 @@
+"""The list of all pods holds none that have ended: how each of many ended is found nevertheless, and nobody is thought ended who is not."""
+
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+from urllib.parse import unquote
+
+from batchhub.control.poller import Poller, PollerSettings
+from batchhub.core.model import JobId, JobState, Phase, Server, ServerId, Truth, UserName
+from batchhub.core.ports import Command, Completed
+from batchhub.schedulers.kubernetes import Kubernetes
+from tests.control.memory import T0, Clock, MemoryTransport
+
+AT = "2026-11-23T07:00:00Z"
+
+
+class Api(MemoryTransport):
+    """Answers as ``kubectl get --raw`` does: a selector by phase or by name."""
+
+    def __init__(self) -> None:
+        self.phases: dict[str, str] = {}
+        self.asked: list[str] = []
+
+    async def run(self, command: Command, user: str | None = None) -> Completed:
+        selector = unquote(command.argv[-1]).partition("fieldSelector=")[2]
+        self.asked.append(selector)
+        name = selector.removeprefix("metadata.name=")
+        over = {"Succeeded", "Failed"}
+        items = [
+            {
+                "metadata": {"name": pod, "annotations": {"batchhub/account": "ann"}},
+                "spec": {"nodeName": "n1"},
+                "status": {"phase": phase, "podIP": "10.0.0.1", "startTime": AT},
+            }
+            for pod, phase in self.phases.items()
+            if pod == name or (name == selector and phase not in over)
+        ]
+        found = {"kind": "PodList", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": items}
+        return Completed(0, json.dumps(found))
+
+
+async def test_how_pods_ended_is_asked_of_them_alone() -> None:
+    letters = "abc"
+    rows = [
+        replace(
+            Server(ServerId(f"abcdefghijk{letter}"), UserName("ann"), letter, "pods", "lab", "ann", T0, T0),
+            job_id=JobId(f"bh-abcdefghijk{letter}"),
+            submit_tried=T0,
+            phase=Phase.READY,
+        )
+        for letter in letters
+    ]
+    runs, ends, removed = (str(row.job_id) for row in rows)
+    api, clock = Api(), Clock()
+    api.phases = dict.fromkeys((runs, ends, removed), "Running")
+
+    async def live(_cluster: str) -> list[Server]:
+        return rows
+
+    poller = Poller(
+        cluster="pods",
+        transport=api,
+        dialect=Kubernetes(),
+        store=SimpleNamespace(live_servers=live),
+        clock=clock,
+        settings=PollerSettings(),
+        observed=lambda _rows: None,
+    )
+
+    async def look() -> list[tuple[Truth, JobState | None]]:
+        clock.move(20)
+        await poller.tick()
+        seen = [poller.newest(row.id) for row in rows]
+        return [(one.truth, one.report.state if one.report else None) for one in seen if one]
+
+    assert {truth for truth, _ in await look()} == {Truth.SEEN}
+    api.phases[ends] = "Succeeded"
+    del api.phases[removed]
+    assert [truth for truth, _ in await look()] == [Truth.SEEN, Truth.UNKNOWN, Truth.UNKNOWN]
+    assert not [selector for selector in api.asked if "metadata" in selector]
+    assert await look() == [
+        (Truth.SEEN, JobState.RUNNING),
+        (Truth.SEEN, JobState.COMPLETED),
+        (Truth.GONE, None),
+    ]
+    assert api.asked.count(f"metadata.name={ends}") == api.asked.count(f"metadata.name={removed}") == 1
