@@ -6,8 +6,12 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 
+from batchhub.core.errors import HubError
 from batchhub.core.model import Server, ServerId
 from batchhub.core.ports import Clock, Command, JobRequest
+
+_LONGEST_SUBMIT = timedelta(minutes=5)
+"""Longer than any dialect of ours lets a submit command run, unless its site says so."""
 
 
 class Unanswered:
@@ -64,9 +68,16 @@ class Unanswered:
         patience = self._absent_after
         if row.submit_tried is not None and row.submit_tried < self._began:
             # A hub before this one began to submit. The command may run on where nobody waits for it any more, to its deadline.
-            request = JobRequest(row.job_name, row.directory, "", row.account)
-            patience += timedelta(seconds=self._submit(request).deadline)
+            patience += self._deadline(row)
         return self._age(row, now) >= patience
+
+    def _deadline(self, row: Server) -> timedelta:
+        """How long its submit command may run. Some dialects build none without its script, which that hub alone had."""
+        try:
+            command = self._submit(JobRequest(row.job_name, row.directory, "", row.account))
+        except HubError:
+            return _LONGEST_SUBMIT
+        return timedelta(seconds=command.deadline)
 
     def _age(self, row: Server, now: datetime) -> timedelta:
         """Since when its submit command runs no more, as far as is known."""

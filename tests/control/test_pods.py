@@ -2,12 +2,17 @@
 
 import json
 from dataclasses import replace
+from datetime import timedelta
 from types import SimpleNamespace
 from urllib.parse import unquote
 
+import pytest
+
 from batchhub.control.poller import Poller, PollerSettings
+from batchhub.control.unanswered import Unanswered
 from batchhub.core.model import JobId, JobState, Phase, Server, ServerId, Truth, UserName
-from batchhub.core.ports import Command, Completed
+from batchhub.core.ports import Command, Completed, Dialect
+from batchhub.schedulers.container import Docker, Podman
 from batchhub.schedulers.kubernetes import Kubernetes
 from tests.control.memory import T0, Clock, MemoryTransport
 
@@ -39,9 +44,8 @@ class Api(MemoryTransport):
         return Completed(0, json.dumps(found))
 
 
-async def test_how_pods_ended_is_asked_of_them_alone() -> None:
-    letters = "abc"
-    rows = [
+def rows_of(letters: str) -> list[Server]:
+    return [
         replace(
             Server(ServerId(f"abcdefghijk{letter}"), UserName("ann"), letter, "pods", "lab", "ann", T0, T0),
             job_id=JobId(f"bh-abcdefghijk{letter}"),
@@ -50,22 +54,29 @@ async def test_how_pods_ended_is_asked_of_them_alone() -> None:
         )
         for letter in letters
     ]
-    runs, ends, removed = (str(row.job_id) for row in rows)
-    api, clock = Api(), Clock()
-    api.phases = dict.fromkeys((runs, ends, removed), "Running")
 
+
+def poller_of(rows: list[Server], dialect: Dialect, transport: MemoryTransport, clock: Clock) -> Poller:
     async def live(_cluster: str) -> list[Server]:
         return rows
 
-    poller = Poller(
+    return Poller(
         cluster="pods",
-        transport=api,
-        dialect=Kubernetes(),
+        transport=transport,
+        dialect=dialect,
         store=SimpleNamespace(live_servers=live),
         clock=clock,
         settings=PollerSettings(),
         observed=lambda _rows: None,
     )
+
+
+async def test_how_pods_ended_is_asked_of_them_alone() -> None:
+    rows = rows_of("abc")
+    runs, ends, removed = (str(row.job_id) for row in rows)
+    api, clock = Api(), Clock()
+    api.phases = dict.fromkeys((runs, ends, removed), "Running")
+    poller = poller_of(rows, Kubernetes(), api, clock)
 
     async def look() -> list[tuple[Truth, JobState | None]]:
         clock.move(20)
@@ -84,3 +95,15 @@ async def test_how_pods_ended_is_asked_of_them_alone() -> None:
         (Truth.GONE, None),
     ]
     assert api.asked.count(f"metadata.name={ends}") == api.asked.count(f"metadata.name={removed}") == 1
+
+
+@pytest.mark.parametrize(
+    "dialect", [Kubernetes(), Docker(), Podman(image="lab:1")], ids=["kubernetes", "docker", "podman"]
+)
+async def test_a_hub_that_died_during_a_submit_is_no_end_of_looking(dialect: Dialect) -> None:
+    """How long that submit may still run is asked of the dialect, which has no script to make it from."""
+    clock = Clock()
+    unanswered = Unanswered(clock=clock, find_after=12, absent_after=180, finds=20, submit=dialect.submit)
+    row = replace(rows_of("a")[0], job_id=None, phase=Phase.REQUESTED, submit_tried=T0 - timedelta(minutes=1))
+    assert not unanswered.may_be_absent(row, T0 + timedelta(seconds=150))
+    assert unanswered.may_be_absent(row, T0 + timedelta(minutes=10))
