@@ -50,8 +50,9 @@ def _name(text: str, what: str) -> str:
 _TEXT = """\
 # BatchHub, on the machine where jobs are submitted: {service} acts as the members of {group}, never as root.
 # Printed by `batchhub sudoers`. Put it there with: visudo -cf FILE && install -m 0440 FILE /etc/sudoers.d/batchhub
-# (a name with a '.' in it would not be read). What this gives away: docs/security.md, "If something is stolen".
-Defaults:{service} env_reset, !setenv, env_keep = PATH, !requiretty
+# (a name with a '.' in it would not be read). Where the scheduler's commands need a variable, add: Defaults:{service} env_keep += "SLURM_CONF"
+# What this gives away: docs/security.md, "If something is stolen".
+Defaults:{service} env_reset, !setenv, !requiretty
 Runas_Alias BATCHHUB_PEOPLE = %{group}, {without}
 Cmnd_Alias BATCHHUB_SCRIPT = /bin/sh -c *
 {service} ALL = (BATCHHUB_PEOPLE) NOPASSWD: BATCHHUB_SCRIPT

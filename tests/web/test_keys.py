@@ -146,3 +146,14 @@ async def test_in_a_browser(keyed: Site, book: Book, chromium: Any) -> None:
         book.says = KeyTest(True, "login1 takes the key.")
         await page.get_by_role("button", name="Test").click()
         await expect(page.get_by_text("Works, as tried")).to_be_visible()
+        asked: list[str] = []
+
+        async def no(dialog: Any) -> None:
+            asked.append(dialog.message)
+            await dialog.dismiss()
+
+        page.on("dialog", no)
+        await page.get_by_role("button", name="Replace").click()
+        await page.get_by_role("button", name="Remove").click()
+        assert [words.split("?")[0] for words in asked] == ["Replace the key", "Remove the key"]
+        assert book.views["ann"].works is not None
