@@ -6,6 +6,7 @@ The format is OpenSSH's PROTOCOL.certkeys. No terminal, agent, X11 or ``~/.ssh/r
 from __future__ import annotations
 
 import ipaddress
+import logging
 import secrets
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ from cryptography.hazmat.primitives.serialization import (
 from batchhub.core.errors import ConfigError, Denied, Unreachable
 from batchhub.core.ports import Clock
 from batchhub.transport.shell import check_account
+
+log = logging.getLogger(__name__)
 
 SKEW = timedelta(minutes=1)
 """How far the clock of a login node may be behind ours."""
@@ -88,13 +91,14 @@ class Authority:
         if principal in revoked:
             raise Denied(f"The certificates of {principal} are revoked; the hub's admins can restore them.")
         now = self._clock()
+        serial, named = secrets.randbits(63) or 1, key_id(terms.purpose, principal)
         key = Ed25519PrivateKey.generate()
         builder = (
             SSHCertificateBuilder()
             .public_key(key.public_key())
             .type(SSHCertificateType.USER)
-            .serial(secrets.randbits(63))
-            .key_id(key_id(terms.purpose, principal).encode())
+            .serial(serial)
+            .key_id(named.encode())
             .valid_principals([principal.encode()])
             .valid_after(int((now - SKEW).timestamp()))
             .valid_before(int((now + terms.life).timestamp()))
@@ -105,6 +109,9 @@ class Authority:
             builder = builder.add_critical_option(b"force-command", b"false")
             builder = builder.add_extension(b"permit-port-forwarding", b"")
         certificate = builder.sign(Ed25519PrivateKey.from_private_bytes(seed))
+        log.info(
+            "certificate %s (serial %d) is signed, for %g minutes", named, serial, terms.life / timedelta(minutes=1)
+        )
         private = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
         return Credential(private.decode(), certificate.public_bytes().decode())
 

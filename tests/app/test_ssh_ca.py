@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import logging
 import re
 import stat
 import subprocess
@@ -438,6 +439,10 @@ def test_the_command(inside) -> None:
         assert inside("ssh-ca", *words).returncode != 0
 
 
-def test_serial_numbers_differ(files: AuthorityFiles) -> None:
-    made = {asyncssh.import_certificate(authority_of(files).sign(ANN, COMMANDS).certificate)._serial for _ in range(20)}
-    assert len(made) == 20
+def test_each_serial_number_is_in_the_log(files: AuthorityFiles, caplog: pytest.LogCaptureFixture) -> None:
+    """As sshd's log has them too, one that is there alone was signed by a thief of the key."""
+    caplog.set_level(logging.INFO)
+    made = [asyncssh.import_certificate(authority_of(files).sign(ANN, COMMANDS).certificate)._serial for _ in range(20)]
+    told = re.findall(rf"certificate batchhub/commands/{ANN} \(serial (\d+)\) is signed, for 5 minutes", caplog.text)
+    assert [int(serial) for serial in told] == made
+    assert len(set(made)) == 20
