@@ -318,6 +318,12 @@ def asker(request: HTTPServerRequest, key: bytes, now: datetime) -> str:
     told = vouched(key, lines[0], now).get(ADDRESS) if len(lines) == 1 else None
     if told:
         return told
+    if "X-Forwarded-For" in request.headers:
+        errors.warning(
+            "%s: not under this proxy's seal, so nobody knows where it comes from: the proxy is older than the hub (batchhub reload), their clocks differ by "
+            "more than a minute, or it was sent past the proxy",
+            request_words(request),
+        )
     connected = getattr(getattr(request.connection, "context", None), "address", None)
     return str(connected[0]) if isinstance(connected, tuple) else ""
 

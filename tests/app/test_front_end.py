@@ -245,7 +245,7 @@ async def test_a_guesser_behind_a_front_end_keeps_nobody_else_out(tmp_path: Path
         assert await who(w, "X-Forwarded-For: 203.0.113.10", "Remote-User: ann") == "ann"
 
 
-async def test_a_stranger_has_the_address_it_comes_from(tmp_path: Path) -> None:
+async def test_a_stranger_has_the_address_it_comes_from(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with both(tmp_path, trusted=("10.1.2.3",)) as (w, site):
         for lines in (["X-Forwarded-For: 203.0.113.9"], ["X-Real-IP: 203.0.113.9"], ["Forwarded: for=203.0.113.9"]):
             assert await who(w, *lines) == "403"
@@ -254,3 +254,4 @@ async def test_a_stranger_has_the_address_it_comes_from(tmp_path: Path) -> None:
         for headers in ({"X-Forwarded-For": "203.0.113.9"}, {"X-Real-IP": "203.0.113.9"}, {HEADER: sealed}):
             assert (await site.browser().ask("GET", "/hub/login", headers=headers)).code == 403
             assert site.audit.deeds[-1].address == "127.0.0.1", "straight to the hub's own port"
+        assert caplog.text.count("not under this proxy's seal") == 1, "who looks for a reason finds it"
