@@ -14,6 +14,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from batchhub.auth.blocking import Blocking
@@ -131,7 +132,7 @@ class Hooks:
                 server.profile,
                 server.cluster,
                 server.account,
-                server.options,
+                MappingProxyType(dict(server.options)),
                 state,
             )
             parts.append(await self._ask("pre_spawn_hook", self._hooks.pre_spawn, spawn))

@@ -105,7 +105,8 @@ class Container:
     listens, if not at its usual place (``unix:///run/docker.sock``). ``sudo``: the service's account runs it by ``sudo -n``.
     ``rootless`` (podman): the engine is the service account's own and serves nobody else. ``host`` is what the proxy dials for a container on
     the machine's own network: that machine, as seen from where the tunnel ends. ``keep_hours``: ended containers are removed when they were
-    made that long ago; until then their state can be asked for. ``stop_seconds`` pass between TERM and KILL when a server is stopped.
+    made that long ago; until then their state can be asked for. ``stop_seconds`` pass between TERM and KILL when a server is stopped: the launcher needs 20 for an application
+    that does not end, and the epilogue comes then.
     The deadlines are in seconds, for each command.
     """
 
@@ -120,7 +121,7 @@ class Container:
     rootless: bool = False
     host: str = "127.0.0.1"
     keep_hours: int = 168
-    stop_seconds: int = 10
+    stop_seconds: int = 30
     status_deadline: float = 30.0
     submit_deadline: float = 60.0
 

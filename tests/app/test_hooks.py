@@ -127,6 +127,8 @@ async def exits(spawn):
         (lambda spawn: sys.exit(3), "failed"),
         (lambda spawn: next(group for group in spawn.person.groups if group == "none"), "failed"),
         (lambda spawn: 7, "failed"),
+        # What the form checked is not changed behind it.
+        (lambda spawn: spawn.options.update(cores=99), "failed"),
         (lambda spawn: {"environment": {"BATCHHUB_X": spawn.auth_state["token"]}}, "failed"),
         (lambda spawn: {"files": {"../x": spawn.auth_state["token"]}}, "failed"),
     ],
@@ -136,6 +138,7 @@ async def test_what_goes_wrong_refuses_the_start_and_is_in_the_log_alone(people,
         await people.add(pre_spawn=hook)
     assert SECRET not in str(caught.value)
     assert "pre_spawn_hook" in caplog.text
+    assert SERVER.options == {"cores": 2}
 
 
 async def test_one_that_takes_too_long_refuses_it(people, caplog) -> None:

@@ -226,7 +226,7 @@ def test_a_profile_s_own_part_is_laid_over_the_pod() -> None:
     over_it = ("{spec: {priorityClassName: high, enableServiceLinks: null, nodeSelector: {gpu: a100}}}",)
     made = manifest(Renderer().render("kubernetes", replace(SAMPLE, directives=over_it)))
     assert made["spec"]["priorityClassName"] == "high"
-    assert made["spec"]["nodeSelector"] == {"gpu": "a100"}
+    assert made["spec"]["nodeSelector"] == {"nvidia.com/gpu.product": "a100", "gpu": "a100"}
     assert "enableServiceLinks" not in made["spec"]
     assert made["spec"]["activeDeadlineSeconds"] == 28800
 
