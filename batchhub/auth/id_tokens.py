@@ -70,7 +70,7 @@ def read_id_token(text: str, keys: Sequence[Mapping[str, Any]], expected: Expect
         raise BadToken("it is too long")
     # Headers we do not know are nothing to us, unless "crit" says that they must be understood: joserfc refuses that.
     registry = jws.JWSRegistry(algorithms=expected.algorithms, strict_check_header=False)
-    registry.max_header_length = _HEADER_LIMIT
+    registry.max_header_length, registry.max_payload_length = _HEADER_LIMIT, LIMIT
     try:
         header = jws.extract_compact(text.encode("ascii"), registry=registry).headers()
     except (JoseError, ValueError) as error:
@@ -82,7 +82,9 @@ def read_id_token(text: str, keys: Sequence[Mapping[str, Any]], expected: Expect
         key = jwk.import_key(dict(_key(keys, header.get("kid"), str(algorithm))))
         token = jwt.decode(text, key, algorithms=expected.algorithms, registry=registry)
     except (JoseError, ValueError) as error:
-        raise BadToken(f"its signature does not hold ({type(error).__name__})") from error
+        # Where the only key has no name, a new one in its place has none either.
+        kind = BadToken if header.get("kid") is not None else UnknownKey
+        raise kind(f"its signature does not hold ({type(error).__name__})") from error
     _check(token.claims, expected, int(now.timestamp()))
     _check_half_hash(token.claims, expected.access_token, str(algorithm))
     return token.claims

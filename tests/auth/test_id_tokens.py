@@ -88,6 +88,16 @@ def test_a_key_that_is_not_listed():
     refused(signed(kid="new"), "does not list", error=UnknownKey)
 
 
+def test_a_key_without_a_name_may_have_been_replaced():
+    """So the list is fetched again; with a name, the same name is the same key."""
+    refused(signed(key=OTHER, kid=None), "signature does not hold", error=UnknownKey)
+
+
+def test_one_with_every_group_of_a_person():
+    claims = {**GOOD, "groups": [f"group-{number:04}" for number in range(5000)]}
+    assert len(read_id_token(signed(claims), published(KEY), EXPECTED, NOW)["groups"]) == 5000
+
+
 def test_changed_after_it_was_signed():
     head, _, tail = signed().split(".")
     _, body, _ = signed({**GOOD, "sub": "root"}).split(".")
