@@ -28,7 +28,7 @@ _SCRIPT = Path(__file__).with_name("openid_provider.mjs")
 
 
 class LyingProvider:
-    """Speaks the protocol rightly, but for what a test changes: ``claims``, ``userinfo``, ``sign``, ``about``."""
+    """Speaks the protocol rightly, but for what a test changes: ``claims``, ``userinfo``, ``sign``, ``about``, ``token``; ``instead`` of a path's answer."""
 
     def __init__(self, client: str = "hub", secret: str = "hub-secret") -> None:
         self.client, self.secret = client, secret
@@ -43,6 +43,10 @@ class LyingProvider:
         self.asked: list[str] = []
         self.forms: list[Mapping[str, str]] = []
         self.down = False
+        self.silent: set[str] = set()
+        self.instead: dict[str, tuple[int, Any]] = {}
+        self.headers: dict[str, str] = {}
+        self.good, self.ended = {"refresh-1"}, {"ended"}
         self.pages: dict[str, Any] = {}
         self.server = HTTPServer(Application([(r"/(.*)", _Page, {"provider": self})]))
         socket, self.port = bind_unused_port(address="127.0.0.1")
@@ -64,9 +68,14 @@ class LyingProvider:
 
     def answer(self, page: _Page, path: str) -> Any:
         self.asked.append(path)
-        if self.down:
+        for name, value in self.headers.items():
+            page.set_header(name, value)
+        if self.down or path in self.silent:
             page.set_status(503)
             return {}
+        if path in self.instead:
+            page.set_status(self.instead[path][0])
+            return self.instead[path][1]
         if path == ".well-known/openid-configuration":
             ends = {f"{name}_endpoint": f"{self.issuer}/{name}" for name in ("authorization", "token", "userinfo")}
             return {"issuer": self.issuer, "jwks_uri": f"{self.issuer}/keys", **ends, **self.about}
@@ -75,7 +84,8 @@ class LyingProvider:
         if path == "token" or path.endswith("access_token"):
             return self._give(page)
         bearer = page.request.headers.get("Authorization", "")
-        if bearer not in ("Bearer access-1", "Bearer access-2", "Bearer groups-1"):
+        token = bearer.removeprefix("Bearer ")
+        if token not in {"access-1", "access-2", "groups-1"} - self.ended:
             page.set_status(401)
             return {}
         return self.userinfo if path == "userinfo" else self.pages.get(path, [])
@@ -84,7 +94,7 @@ class LyingProvider:
         form = {name: page.get_body_argument(name) for name in page.request.body_arguments}
         self.forms.append(form)
         if form.get("grant_type") == "refresh_token":
-            good = form.get("refresh_token") == "refresh-1"
+            good = form.get("refresh_token") in self.good
             nonce, access = None, "access-2"
         else:
             challenge, nonce = self.codes.pop(form.get("code", ""), ("", ""))

@@ -22,7 +22,7 @@ from batchhub.auth.departures import LIFE
 from batchhub.auth.key_ring import KeyRing
 from batchhub.auth.lti_people import Learner, Source, groups_of, is_admin, name_of
 from batchhub.auth.lti_tables import Platform, check_username_key, frames_of, read_platforms
-from batchhub.auth.oauth_http import Asker
+from batchhub.auth.oauth_http import Asker, check_ca_file
 from batchhub.auth.once import Once
 from batchhub.auth.rules import known_name
 from batchhub.core.errors import BadInput, ConfigError, Denied
@@ -55,7 +55,7 @@ class LTI13Authenticator(Authenticator):
     allowed_groups = Set(
         Unicode(), help="Members of one of these may sign in: {'course:42', 'course:77:instructor'}."
     ).tag(config=True)
-    timeout = Float(10.0, help="Seconds a platform may take to tell its keys.").tag(config=True)
+    timeout = Float(10.0, min=0.1, max=60, help="Seconds a platform may take to tell its keys.").tag(config=True)
     ca_file = Unicode(
         help="A file of certificates to trust instead of the system's, for a platform with one of the site's own."
     ).tag(config=True)
@@ -67,6 +67,7 @@ class LTI13Authenticator(Authenticator):
         self._platforms = read_platforms(self.platforms, f"{name}.platforms")
         check_username_key(self.username_key, [one.source for one in self._platforms], f"{name}.username_key")
         self._tools = _tools()
+        check_ca_file(self.ca_file, f"{name}.ca_file")
         self._asker = Asker(self.timeout, self.ca_file)
         self._rings = {
             one.jwks_url: KeyRing(self._asker, clock, self._tools, one.source.title) for one in self._platforms

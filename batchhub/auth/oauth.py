@@ -7,18 +7,20 @@ exact claims, refreshing. A subclass says where to go and how a token becomes cl
 from __future__ import annotations
 
 import logging
+import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 from traitlets import Bool, Dict, Float, Set, Unicode
 
 from batchhub.auth.base import Authenticator, Departure, KnownPerson, LoginKind
 from batchhub.auth.clock import utc_now
-from batchhub.auth.oauth_http import Answer, Asker
+from batchhub.auth.oauth_http import Answer, Asker, check_ca_file
 from batchhub.auth.secretfile import read_secret_file
 from batchhub.core.errors import ConfigError, Denied, Unreachable
 from batchhub.core.ports import Clock
@@ -27,6 +29,12 @@ log = logging.getLogger(__name__)
 
 MOST_GROUPS = 2000
 """Groups of one person that are looked at; the others do not count."""
+MOST_ROTATED = 1000
+"""People whose newest tokens are held in memory until the database has them."""
+_OURS = frozenset({"invalid_client", "unauthorized_client", "incorrect_client_credentials"})
+_LATER = frozenset({"server_error", "slow_down", "temporarily_unavailable"})
+_TOKEN = re.compile(r"[\x20-\x7e]+")
+"""RFC 6749, A.12. It goes into a header."""
 _RESERVED = frozenset({
     "client_id", "code_challenge", "code_challenge_method", "nonce", "redirect_uri", "request", "request_uri", "response_mode",
     "response_type", "scope", "state",
@@ -47,14 +55,29 @@ class Endpoints:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """What the provider gave for a code or a refresh token."""
+    """What the provider gave for a code or a refresh token.
+
+    ``others`` are Globus' tokens for other services. ``signed`` is what an earlier ID token said and nothing else tells, where no newer one came.
+    """
 
     access: str = field(repr=False)
     refresh: str = field(default="", repr=False)
     id: str = field(default="", repr=False)
     scope: str = ""
     others: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
-    """Globus' tokens for other services."""
+    signed: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Vouched:
+    """What the provider vouches for. ``signed`` are the claims among them that only a new ID token could tell anew."""
+
+    claims: Mapping[str, Any] = field(repr=False)
+    signed: frozenset[str] = frozenset()
+
+
+class TokenEnded(Exception):
+    """The provider does not take the access token (any more): 401."""
 
 
 class OAuthAuthenticator(Authenticator):
@@ -92,7 +115,7 @@ class OAuthAuthenticator(Authenticator):
         help="Parameters added to the address of the provider's page, as in {'prompt': 'select_account'}.",
     ).tag(config=True)
     use_userinfo = Bool(True, help="Also ask the provider's userinfo endpoint, where it has one.").tag(config=True)
-    timeout = Float(10.0, help="Seconds the provider may take for each answer.").tag(config=True)
+    timeout = Float(10.0, min=0.1, max=60, help="Seconds the provider may take for each answer.").tag(config=True)
     ca_file = Unicode(
         help="A file of certificates to trust instead of the system's, for a provider with one of the site's own."
     ).tag(config=True)
@@ -100,6 +123,7 @@ class OAuthAuthenticator(Authenticator):
     def __init__(self, *, clock: Clock = utc_now, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._clock = clock
+        self._newest: OrderedDict[str, Tokens] = OrderedDict()
         self.tools = _tools()
         self.asker = Asker(self.timeout, self.ca_file)
         self.check_settings()
@@ -122,6 +146,7 @@ class OAuthAuthenticator(Authenticator):
             raise ConfigError(f"c.{name}.extra_authorize_params: {', '.join(reserved)} is the hub's own to set.")
         if self.client_secret_file:
             self._secret()
+        check_ca_file(self.ca_file, f"c.{name}.ca_file")
 
     def knows_groups(self) -> bool:
         """Whether anything says what groups a person is in."""
@@ -131,13 +156,28 @@ class OAuthAuthenticator(Authenticator):
         """Where the provider answers. Raises Unreachable, ConfigError."""
         raise NotImplementedError
 
-    async def claims(self, tokens: Tokens, nonce: str | None, subject: str = "") -> Mapping[str, Any] | None:
-        """What the provider vouches for; ``None`` if it does not. ``subject``: after a refresh, whom it has to be about. Raises Unreachable."""
+    async def claims(self, tokens: Tokens, nonce: str | None, subject: str = "") -> Vouched | None:
+        """What the provider vouches for; ``None`` if it does not. ``subject``: at a refresh, whom it has to be about.
+
+        Raises TokenEnded if there is nothing to ask with, Unreachable.
+        """
         raise NotImplementedError
+
+    def counting(self) -> set[str]:
+        """The claims that a rule looks at, or the name. A subclass adds to it."""
+        named = {self.username_claim, self.groups_claim, *self.required_claims}
+        return named | {name.partition(".")[0] for name in named}
 
     def groups(self, claims: Mapping[str, Any]) -> Sequence[str]:
         """The groups that the claims name."""
         found = find_claim(claims, self.groups_claim) if self.groups_claim else None
+        elsewhere = claims.get("_claim_names")  # Core, 5.6.2; Entra ID, of somebody in more than 200 groups
+        if found is None and isinstance(elsewhere, dict) and self.groups_claim in elsewhere:
+            log.warning(
+                "%s: the groups of %.100r are not in the token but elsewhere, so none count",
+                self._title,
+                self.subject_of(claims),
+            )
         listed = [found] if isinstance(found, str) else found if isinstance(found, list) else []
         return [group for group in listed[:MOST_GROUPS] if isinstance(group, str) and group]
 
@@ -186,7 +226,7 @@ class OAuthAuthenticator(Authenticator):
         """What the browser brought back, exchanged and checked. Raises Denied when the provider said no, Unreachable, ConfigError."""
         del handler
         if data.get("error"):
-            log.warning("%s: the provider says %.100r", self._title, data["error"])
+            log.warning("%s: the provider says %s", self._title, said(data, ()))
             raise Denied(f"{self._title} did not sign you in. You may try again.")
         there, kept = await self.endpoints(), data["kept"]
         issuer = data.get("iss")
@@ -203,13 +243,14 @@ class OAuthAuthenticator(Authenticator):
             log.warning("%s: the answer holds no code", self._title)
             return None
         tokens = await self._exchange(there, form)
-        claims = await self.claims(tokens, kept["nonce"]) if tokens else None
-        return self._model(tokens, claims) if tokens and claims else None
+        return await self._vouched(tokens, kept["nonce"]) if tokens else None
 
     async def refresh_user(self, user: KnownPerson, handler: Any = None) -> bool | Mapping[str, Any]:
-        """Whether the provider still vouches for a person: by the refresh token if there is one, else by the access token while that lasts.
+        """Whether the provider still vouches for a person: by the access token while that lasts, afterwards by the refresh token if there is one.
 
-        Needs ``enable_auth_state``: without it there is nothing to ask with. Everything is checked as at the sign-in, and it has to be about the same subject.
+        A refresh token is used sooner only where a rule looks at what the access token does not bring: some providers end the access token with it,
+        which a job may have been given. Needs ``enable_auth_state``: without it there is nothing to ask with. Everything is checked as at the
+        sign-in, and it has to be about the same subject.
         """
         del handler
         state = await user.get_auth_state() if self.enable_auth_state else None
@@ -219,24 +260,40 @@ class OAuthAuthenticator(Authenticator):
         old, subject = _remembered(state), state.get("subject")
         if old is None or not isinstance(subject, str) or not subject:
             return False
-        return await (self._renewed(old, subject) if old.refresh else self._asked_again(old, subject))
+        kept, newest = old.refresh, self._newest.get(old.refresh)
+        old = newest or old
+        try:
+            # An ID token that was looked at before says nothing about now.
+            found = await self.claims(newest or replace(old, id=""), None, subject)
+        except TokenEnded:
+            if not old.refresh:
+                return self._nothing_to_ask_with(subject)
+            found = None
+        if old.refresh and (found is None or not found.signed.isdisjoint(self.counting())):
+            return await self._renewed(old, subject, kept)
+        return (self._model(old, found) if found else None) or False
 
-    async def _renewed(self, old: Tokens, subject: str) -> bool | Mapping[str, Any]:
+    async def _renewed(self, old: Tokens, subject: str, kept: str) -> bool | Mapping[str, Any]:
+        """``kept``: the refresh token as the database has it."""
         form = {"grant_type": "refresh_token", "refresh_token": old.refresh}
-        there = await self.endpoints()
-        tokens = await self._exchange(there, form, old)
-        claims = await self.claims(tokens, None, subject) if tokens else None
-        return (self._model(tokens, claims) if tokens and claims else None) or False
+        tokens = await self._exchange(await self.endpoints(), form, old)
+        if tokens is None:
+            return False
+        if tokens.refresh != kept:
+            # Until the database has it, which the next answer, or the database itself, may yet prevent: a used one is good no more, and
+            # many a provider takes its second use for theft and ends them all (RFC 9700 section 4.14.2).
+            self._newest[kept] = tokens
+            self._newest.move_to_end(kept)
+            while len(self._newest) > MOST_ROTATED:
+                self._newest.popitem(last=False)
+        return await self._vouched(tokens, None, subject) or False
 
-    async def _asked_again(self, old: Tokens, subject: str) -> bool | Mapping[str, Any]:
-        """The old ID token says nothing about now. Where access tokens end after minutes, that one did says nothing about the person."""
-        if not self.lasting_tokens:
-            url = (await self.endpoints()).userinfo if self.use_userinfo else ""
-            if not url or (await self.asker.get(url, old.access)).code == 401:
-                log.info("%s: %.100r cannot be asked about any more: there is no refresh token", self._title, subject)
-                return True
-        claims = await self.claims(replace(old, id=""), None, subject)
-        return (self._model(old, claims) if claims else None) or False
+    def _nothing_to_ask_with(self, subject: str) -> bool:
+        """Where access tokens end after minutes, that one did says nothing about the person."""
+        if self.lasting_tokens:
+            return False
+        log.info("%s: %.100r cannot be asked about any more: there is no refresh token", self._title, subject)
+        return True
 
     def is_issuer(self, issuer: object) -> bool:
         """Whether the way back names this provider (RFC 9207)."""
@@ -247,7 +304,28 @@ class OAuthAuthenticator(Authenticator):
         """What the provider will always call this person, whatever they rename themselves to."""
         return str(claims.get("sub", ""))
 
-    def _model(self, tokens: Tokens, claims: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    async def _vouched(self, tokens: Tokens, nonce: str | None, subject: str = "") -> Mapping[str, Any] | None:
+        """By tokens that have just been given."""
+        try:
+            found = await self.claims(tokens, nonce, subject)
+        except TokenEnded:
+            log.warning("%s does not take the access token that it has just given", self._title)
+            return None
+        return self._model(tokens, found) if found else None
+
+    def answers(self, answer: Answer, what: str) -> bool:
+        """Whether what was asked with an access token is answered; ``False`` is no. Raises TokenEnded; Unreachable for what is neither yes nor no."""
+        if answer.code == 401:
+            raise TokenEnded
+        if answer.code in (400, 403):
+            log.warning("%s does not tell %s (%s)", self._title, what, answer.code)
+            return False
+        if answer.code != 200:
+            raise Unreachable(f"{self._title} does not tell {what} now ({answer.code}); please try again in a minute.")
+        return True
+
+    def _model(self, tokens: Tokens, found: Vouched) -> Mapping[str, Any] | None:
+        claims = found.claims
         refusal, name = self.refuses(claims), self.name_of(claims)
         if refusal or name is None:
             log.warning(
@@ -262,6 +340,7 @@ class OAuthAuthenticator(Authenticator):
             "other_tokens": list(tokens.others),
             "subject": self.subject_of(claims),
             "oauth_user": dict(claims),
+            "signed_claims": sorted(found.signed),
         }
         return {"name": name, "groups": self.groups(claims), "auth_state": state}
 
@@ -276,28 +355,33 @@ class OAuthAuthenticator(Authenticator):
             basic = (self.client_id, secret)
         answer = await self.asker.post(there.token, form, basic)
         problem = answer.table.get("error")  # GitHub says 200 and an error
-        if problem in ("invalid_client", "unauthorized_client", "incorrect_client_credentials") or answer.code == 401:
+        if answer.code == 200 and not problem:
+            return self._tokens(answer, old)
+        sent = (secret, *(form.get(name, "") for name in ("code", "code_verifier", "refresh_token")))
+        log.warning("%s does not accept it: %s %s", self._title, answer.code, said(answer.table, sent))
+        if problem in _OURS or (answer.code == 401 and problem != "invalid_grant"):
             raise ConfigError(
                 f"{self._title} does not accept this hub's own credentials; its administrator has to look."
             )
-        if answer.code != 200 or problem:
-            log.warning("%s: the code or token is not accepted: %s %.100r", self._title, answer.code, problem)
-            return None
-        return self._tokens(answer, old)
+        if not isinstance(problem, str) or problem in _LATER:
+            raise Unreachable(f"{self._title} cannot answer now ({answer.code}); please try again in a minute.")
+        return None
 
     def _tokens(self, answer: Answer, old: Tokens | None) -> Tokens:
         found = answer.table
         access, kind = found.get("access_token"), found.get("token_type")
-        if not isinstance(access, str) or not access or not isinstance(kind, str) or kind.lower() != "bearer":
-            raise Unreachable(f"{self._title} gave no token that can be used; please try again.")
         texts = {name: found.get(name) or "" for name in ("refresh_token", "id_token", "scope")}
-        if not all(isinstance(text, str) for text in texts.values()):
+        good = (
+            isinstance(access, str) and _TOKEN.fullmatch(access) and isinstance(kind, str) and kind.lower() == "bearer"
+        )
+        if not good or not all(isinstance(text, str) for text in texts.values()):
             raise Unreachable(f"{self._title} gave no token that can be used; please try again.")
         # A provider that does not rotate refresh tokens gives none again (RFC 6749, 6); the old one stays good.
         refresh = texts["refresh_token"] or (old.refresh if old else "")
         scope = texts["scope"] or (old.scope if old else "")
         others = _tables(found.get("other_tokens")) or (old.others if old else ())
-        return Tokens(access, refresh, texts["id_token"], scope, others)
+        signed = old.signed if old and not texts["id_token"] else {}
+        return Tokens(str(access), refresh, texts["id_token"], scope, others, signed)
 
     def _secret(self) -> str:
         if not self.client_secret_file:
@@ -330,12 +414,22 @@ def fits(found: Any, wanted: Any) -> bool:
     return any(type(one) is type(value) and one == value for one in there for value in values if value is not None)
 
 
+def said(table: Mapping[str, Any], secrets_sent: Iterable[str]) -> str:
+    """A provider's error in its own words, for the log (RFC 6749 section 5.2). Some repeat what they were sent, which is taken out."""
+    words = ": ".join(str(table[name]) for name in ("error", "error_description") if table.get(name))
+    for secret in sorted(secrets_sent, key=len, reverse=True):
+        words = words.replace(secret, "…") if secret else words
+    return repr(words[:300])
+
+
 def _remembered(state: Mapping[str, Any]) -> Tokens | None:
     texts = [state.get(name, "") for name in ("access_token", "refresh_token", "id_token", "scope")]
     if not all(isinstance(text, str) for text in texts) or not texts[0]:
         return None
     access, refresh, token, scope = texts
-    return Tokens(access, refresh, token, scope, _tables(state.get("other_tokens")))
+    claims, names = state.get("oauth_user"), state.get("signed_claims")
+    signed = {name: claims[name] for name in names or () if name in claims} if isinstance(claims, Mapping) else {}
+    return Tokens(access, refresh, token, scope, _tables(state.get("other_tokens")), signed)
 
 
 def _tables(value: object) -> tuple[Mapping[str, Any], ...]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import logging
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +14,8 @@ from urllib.parse import quote_plus, urlencode, urlsplit
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest, HTTPResponse
 
 from batchhub.core.errors import ConfigError, Unreachable
+
+log = logging.getLogger(__name__)
 
 BODY_LIMIT = 1 << 20
 """Bytes of an answer; the rest of the world's key lists and profiles are far smaller."""
@@ -81,8 +85,9 @@ class Asker:
         try:
             answer = await self._client.fetch(request, raise_error=False)
         except (HTTPClientError, OSError, ValueError) as error:
+            log.warning("%s does not answer: %s", host, error)  # a time limit, a name, a certificate
             raise Unreachable(f"{host} does not answer; please try again in a minute.") from error
-        if answer.code == 599 or answer.code >= 500 or answer.code == 429:
+        if answer.code >= 500 or answer.code == 429 or _too_often(answer):
             raise Unreachable(f"{host} cannot answer now ({answer.code}); please try again in a minute.")
         return Answer(answer.code, _json(answer))
 
@@ -104,6 +109,16 @@ def check_url(url: str, what: str) -> str:
     return url
 
 
+def check_ca_file(path: str, what: str) -> None:
+    """Raises ConfigError unless certificates can be read from it; empty is the system's."""
+    if not path:
+        return
+    try:
+        ssl.create_default_context(cafile=path)
+    except OSError as error:
+        raise ConfigError(f"{what}: no certificates can be read from {path}: {error.strerror or error}.") from error
+
+
 def is_loopback(host: str) -> bool:
     """Whether the host, without a port, is this machine."""
     if host == "localhost":
@@ -112,6 +127,12 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _too_often(answer: HTTPResponse) -> bool:
+    """GitHub's way to say 429."""
+    found = answer.headers
+    return answer.code == 403 and ("Retry-After" in found or found.get("X-RateLimit-Remaining") == "0")
 
 
 def _json(answer: HTTPResponse) -> Any:

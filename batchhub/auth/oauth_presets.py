@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from traitlets import Bool, Set, Unicode
 
-from batchhub.auth.oauth import Endpoints, OAuthAuthenticator, Tokens
+from batchhub.auth.oauth import Endpoints, OAuthAuthenticator, Tokens, Vouched
 from batchhub.auth.oauth_http import check_url
 from batchhub.auth.oidc import OIDCAuthenticator
 
@@ -62,15 +63,15 @@ class GitHubAuthenticator(OAuthAuthenticator):
             f"{base}/login/oauth/authorize", f"{base}/login/oauth/access_token", f"{api}/user", secret_in_form=True
         )
 
-    async def claims(self, tokens: Tokens, nonce: str | None, subject: str = "") -> Mapping[str, Any] | None:
+    async def claims(self, tokens: Tokens, nonce: str | None, subject: str = "") -> Vouched | None:
         """The account, its verified primary address where that is the name, its organisations and teams where they count."""
         del nonce  # GitHub has none; PKCE binds the code to this browser's sign-in
         answer = await self.asker.get((await self.endpoints()).userinfo, tokens.access)
-        number, login = answer.table.get("id"), answer.table.get("login")
-        if answer.code != 200 or not isinstance(number, int) or not isinstance(login, str):
-            log.warning("%s does not say whose token it gave (%s)", self._title, answer.code)
+        if not self.answers(answer, "whose token it gave"):
             return None
-        if subject and str(number) != subject:
+        number, login = answer.table.get("id"), answer.table.get("login")
+        if not isinstance(number, int) or not isinstance(login, str) or (subject and str(number) != subject):
+            log.warning("%s: the access token is of no account, or of another", self._title)
             return None
         claims: dict[str, Any] = {"id": number, "login": login, "name": answer.table.get("name")}
         if self.username_claim == "email":
@@ -80,7 +81,7 @@ class GitHubAuthenticator(OAuthAuthenticator):
             )
         if self._wants_groups():
             claims["groups"] = await self._groups(tokens)
-        return claims
+        return Vouched(claims)
 
     def groups(self, claims: Mapping[str, Any]) -> Sequence[str]:
         """As :meth:`claims` found them."""
@@ -107,8 +108,7 @@ class GitHubAuthenticator(OAuthAuthenticator):
         for page in range(1, _PAGES + 1):
             url = f"{self.github_api_url.rstrip('/')}/{path}?per_page={_PAGE}&page={page}"
             answer = await self.asker.get(url, tokens.access)
-            if answer.code != 200:
-                log.warning("%s does not tell %s (%s)", self._title, path, answer.code)
+            if answer.code == 404 or not self.answers(answer, path):
                 return []
             rows += answer.rows
             if len(answer.rows) < _PAGE:
@@ -147,6 +147,10 @@ class GoogleAuthenticator(OIDCAuthenticator):
         if self.hosted_domain and not _one_of(claims.get("hd"), self.hosted_domain):
             return "the account is not of the hosted domain"
         return super().refuses(claims)
+
+    def counting(self) -> set[str]:
+        """The domain too."""
+        return super().counting() | {"hd"}
 
     def page_parameters(self) -> Mapping[str, str]:
         """``hd`` has Google offer the right account; it decides nothing."""
@@ -188,16 +192,35 @@ class GlobusAuthenticator(OIDCAuthenticator):
             return "the identity provider is not one of ours"
         return super().refuses(claims)
 
-    async def claims(self, tokens: Tokens, nonce: str | None, subject: str = "") -> Mapping[str, Any] | None:
+    def counting(self) -> set[str]:
+        """The identity provider too."""
+        return super().counting() | {"identity_provider"}
+
+    async def claims(self, tokens: Tokens, nonce: str | None, subject: str = "") -> Vouched | None:
         """With the groups, which another service knows, for a token of its own."""
-        claims = await super().claims(tokens, nonce, subject)
-        if claims is None or not (self.allowed_groups or self.admin_groups):
-            return claims
-        return {**claims, "globus_groups": await self._groups(tokens)}
+        found = await super().claims(tokens, nonce, subject)
+        if found is None or not (self.allowed_groups or self.admin_groups):
+            return found
+        return replace(found, claims={**found.claims, "globus_groups": await self._groups(tokens)})
 
     def groups(self, claims: Mapping[str, Any]) -> Sequence[str]:
         """As :meth:`claims` found them."""
         return list(claims.get("globus_groups", ()))
+
+    async def _exchange(self, there: Endpoints, form: Mapping[str, str], old: Tokens | None = None) -> Tokens | None:
+        """Each service's token has a refresh token of its own; nothing of the others comes with a new one."""
+        tokens = await super()._exchange(there, form, old)
+        if tokens is None or old is None or tokens.others is not old.others:
+            return tokens
+        return replace(tokens, others=tuple([await self._other(there, one) for one in old.others]))
+
+    async def _other(self, there: Endpoints, one: Mapping[str, Any]) -> Mapping[str, Any]:
+        refresh = one.get("refresh_token")
+        if not isinstance(refresh, str) or not refresh:
+            return one
+        form = {"grant_type": "refresh_token", "refresh_token": refresh}
+        new = await super()._exchange(there, form)
+        return {**one, "access_token": new.access, "refresh_token": new.refresh or refresh} if new else one
 
     async def _groups(self, tokens: Tokens) -> Sequence[str]:
         wanted = "groups.api.globus.org"
@@ -206,7 +229,7 @@ class GlobusAuthenticator(OIDCAuthenticator):
             log.warning("%s gave no token for Globus Groups", self._title)
             return []
         answer = await self.asker.get(f"{self.groups_url.rstrip('/')}/v2/groups/my_groups", token)
-        rows = answer.rows if answer.code == 200 else []
+        rows = answer.rows if self.answers(answer, "groups") else []
         return [row["id"] for row in rows if isinstance(row.get("id"), str) and _is_member(row.get("my_memberships"))]
 
 

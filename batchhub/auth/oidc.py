@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
 from traitlets import Set, Unicode
 
+from batchhub.auth.fetched import Fetched
 from batchhub.auth.key_ring import FRESH, KeyRing
-from batchhub.auth.oauth import Endpoints, OAuthAuthenticator, Tokens
+from batchhub.auth.oauth import Endpoints, OAuthAuthenticator, TokenEnded, Tokens, Vouched
 from batchhub.auth.oauth_http import check_url
 from batchhub.core.errors import ConfigError, Unreachable
 
@@ -34,8 +33,7 @@ class OIDCAuthenticator(OAuthAuthenticator):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._lock = asyncio.Lock()
-        self._found: tuple[Endpoints, datetime] | None = None
+        self._found = Fetched(self._discover, self._clock)
         self._keys = KeyRing(self.asker, self._clock, self.tools, self._title)
 
     def check_settings(self) -> None:
@@ -47,14 +45,13 @@ class OIDCAuthenticator(OAuthAuthenticator):
 
     async def endpoints(self) -> Endpoints:
         """From the provider's description, kept for an hour. Raises Unreachable, ConfigError."""
-        async with self._lock:
-            now = self._clock()
-            if self._found is None or now - self._found[1] >= FRESH:
-                self._found = (await self._discover(), now)
-            return self._found[0]
+        return await self._found.get(self.issuer.rstrip("/") + "/.well-known/openid-configuration", FRESH)
 
-    async def claims(self, tokens: Tokens, nonce: str | None, subject: str = "") -> Mapping[str, Any] | None:
-        """The ID token's, and of the userinfo endpoint's those that the token does not have."""
+    async def claims(self, tokens: Tokens, nonce: str | None, subject: str = "") -> Vouched | None:
+        """The ID token's, and of the userinfo endpoint's those that the token does not have.
+
+        Without a new ID token what userinfo tells goes first, and what it never told is as the earlier one said.
+        """
         signed: Mapping[str, Any] = {}
         if tokens.id:
             try:
@@ -69,31 +66,40 @@ class OIDCAuthenticator(OAuthAuthenticator):
         if signed and signed["sub"] != subject:
             log.warning("%s: the ID token is somebody else's", self._title)
             return None
-        return await self._with_userinfo(tokens, signed, subject)
+        told = await self._userinfo(tokens, subject, needed=not signed)
+        if told is None:
+            return None
+        claims = merged(signed, told) if signed else merged(told, tokens.signed)
+        return Vouched(claims, frozenset(signed or tokens.signed) - set(told))
 
     def is_issuer(self, issuer: object) -> bool:
         """Exactly ours."""
         return bool(issuer == self.issuer)
 
-    async def _with_userinfo(self, tokens: Tokens, signed: Mapping[str, Any], subject: str) -> Mapping[str, Any] | None:
+    async def _userinfo(self, tokens: Tokens, subject: str, *, needed: bool) -> Mapping[str, Any] | None:
+        """Empty where it is not asked; ``None`` is no. ``needed``: nothing else says anything. Raises TokenEnded, Unreachable."""
         url = (await self.endpoints()).userinfo if self.use_userinfo else ""
         if not url:
-            return signed or None
+            if needed:
+                raise TokenEnded
+            return {}
         answer = await self.asker.get(url, tokens.access)
-        # Core, 5.3.2: without this check, another person's token could be used to borrow their claims.
-        if answer.code != 200 or answer.table.get("sub") != subject:
-            log.warning("%s: userinfo says nothing about %.100r (%s)", self._title, subject, answer.code)
+        if not self.answers(answer, "userinfo"):
             return None
-        return merged(signed, answer.table)
+        # Core, 5.3.2: without this check, another person's token could be used to borrow their claims.
+        if answer.table.get("sub") != subject:
+            log.warning("%s: userinfo says nothing about %.100r", self._title, subject)
+            return None
+        return answer.table
 
     async def _id_token(self, tokens: Tokens, nonce: str | None) -> Mapping[str, Any]:
         """Checked. Raises BadToken, Unreachable."""
         expected = self.tools.Expected(self.issuer, self.client_id, nonce, tokens.access)
         return await self._keys.claims(tokens.id, (await self.endpoints()).keys, expected)
 
-    async def _discover(self) -> Endpoints:
+    async def _discover(self, url: str) -> Endpoints:
         """Discovery 1.0, section 4. The description has to be of the issuer that was asked for, else any site could name another's."""
-        answer = await self.asker.get(self.issuer.rstrip("/") + "/.well-known/openid-configuration")
+        answer = await self.asker.get(url)
         about = answer.table
         if answer.code != 200 or not about:
             raise Unreachable(f"{self._title} does not describe itself ({answer.code}); please try again in a minute.")
@@ -105,13 +111,13 @@ class OIDCAuthenticator(OAuthAuthenticator):
         for name in ("authorization_endpoint", "token_endpoint", "jwks_uri", "userinfo_endpoint"):
             url = about.get(name, "" if name == "userinfo_endpoint" else None)
             urls[name] = check_url(str(url), f"{name} of {self.issuer}") if url != "" else ""
-        methods = about.get("token_endpoint_auth_methods_supported", ["client_secret_basic"])
+        methods = about.get("token_endpoint_auth_methods_supported")
         return Endpoints(
             urls["authorization_endpoint"],
             urls["token_endpoint"],
             urls["userinfo_endpoint"],
             urls["jwks_uri"],
-            secret_in_form="client_secret_basic" not in methods,
+            secret_in_form=isinstance(methods, list) and "client_secret_basic" not in methods,
             says_issuer=about.get("authorization_response_iss_parameter_supported") is True,
         )
 

@@ -18,7 +18,7 @@ from batchhub.auth.oauth_presets import (
 from batchhub.auth.oidc import OIDCAuthenticator, merged
 from batchhub.auth.rules import sign_in
 from batchhub.auth.secretfile import read_secret_file
-from batchhub.core.errors import ConfigError, Unreachable
+from batchhub.core.errors import ConfigError, Denied, Unreachable
 from tests.openid import LyingProvider
 
 CLIENT = {"client_id": "hub", "client_secret": "hub-secret", "allow_all": True}
@@ -61,6 +61,8 @@ def test_settings_that_cannot_work(provider):
         ({"scope": {"email"}}, "must hold 'openid'"),
         ({"issuer": "http://id.example.org"}, "https://"),
         ({"issuer": ""}, "https://"),
+        ({"ca_file": "/nowhere"}, r"c\.OIDCAuthenticator\.ca_file: no certificates can be read from /nowhere"),
+        ({"ca_file": __file__}, "no certificates can be read"),
     ]:
         with pytest.raises(ConfigError, match=words), made(OIDCAuthenticator, provider, **more):
             pass
@@ -176,22 +178,30 @@ async def again(way, state):
     return await way.refresh_user(Ann(state))
 
 
+def ended(state):
+    """Its access token is good no more."""
+    return {**state, "access_token": "ended"}
+
+
 async def test_refreshing(provider):
     with made(OIDCAuthenticator, provider, groups_claim="groups", enable_auth_state=True) as way:
         state = dict((await came_back(way, provider)).auth_state)
         provider.claims, provider.userinfo["groups"] = {"nonce": None}, ["new"]
         now = await again(way, state)
+        assert (now["name"], now["groups"], now["auth_state"]["access_token"]) == ("ann", ["new"], "access-1")
+        assert len(provider.forms) == 1, "some providers end an access token, which a job may have, with the next one"
+        now = await again(way, ended(state))
         assert (now["name"], now["groups"], now["auth_state"]["access_token"]) == ("ann", ["new"], "access-2")
         assert now["auth_state"]["refresh_token"] == "refresh-1"
         # Without an ID token in the answer, userinfo says it.
         provider.token = {"id_token": None}
-        assert (await again(way, state))["name"] == "ann"
+        assert (await again(way, ended(state)))["name"] == "ann"
         provider.token = {}
         for lie in ({"sub": "s-2"}, {"iss": "https://evil.example"}, {"aud": "other"}, {"exp": 1}):
             provider.claims = lie
-            assert await again(way, state) is False
+            assert await again(way, ended(state)) is False
         provider.claims = {}
-        assert await again(way, {**state, "refresh_token": "revoked"}) is False
+        assert await again(way, {**ended(state), "refresh_token": "revoked"}) is False
         assert await again(way, {**state, "subject": ""}) is False
         assert await again(way, {}) is False
         assert await again(way, None) is False, "what was kept is lost"
@@ -200,6 +210,98 @@ async def test_refreshing(provider):
         provider.down = True
         with pytest.raises(Unreachable):
             await again(way, state)
+
+
+async def test_what_only_the_id_token_says(provider):
+    """As at Entra ID, whose userinfo knows neither name nor groups; and a claim that userinfo had told is gone when it does not any more."""
+    rules = {"groups_claim": "groups", "required_claims": {"role": "staff"}, "enable_auth_state": True}
+    with made(OIDCAuthenticator, provider, **rules) as way:
+        provider.userinfo = {"sub": "s-1", "role": "staff"}
+        provider.claims = {"preferred_username": "ann", "groups": ["old"], "role": "staff"}
+        state = dict((await came_back(way, provider)).auth_state)
+        provider.claims["groups"] = ["new"]
+        assert (await again(way, state))["groups"] == ["new"], "a new ID token was asked for"
+        provider.token = {"id_token": None}
+        now = await again(way, state)
+        assert (now["name"], now["groups"]) == ("ann", ["old"]), "no newer one came"
+        assert (await again(way, now["auth_state"]))["groups"] == ["old"]
+        unrefreshed = {**state, "refresh_token": ""}
+        assert (await again(way, unrefreshed))["groups"] == ["old"]
+        del provider.userinfo["role"]
+        for one in (state, unrefreshed):
+            assert await again(way, one) is False
+
+
+async def test_a_refresh_token_that_was_used_is_not_used_again(provider):
+    """Neither when userinfo falls silent after it, nor when the database does not take what came for it."""
+    with made(OIDCAuthenticator, provider, enable_auth_state=True) as way:
+        state = ended((await came_back(way, provider)).auth_state)
+        provider.token, provider.claims, provider.silent = {"refresh_token": "refresh-2"}, {"nonce": None}, {"userinfo"}
+        with pytest.raises(Unreachable):
+            await again(way, state)
+        provider.silent = set()
+        for _ in range(2):
+            now = await again(way, state)
+            assert (now["auth_state"]["access_token"], now["auth_state"]["refresh_token"]) == ("access-2", "refresh-2")
+        assert [form.get("refresh_token") for form in provider.forms] == [None, "refresh-1"]
+        provider.good, provider.ended = {"refresh-2"}, {"access-2"}
+        await again(way, state)
+        assert provider.forms[-1]["refresh_token"] == "refresh-2"
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "answer"),
+    [
+        ("userinfo", 404, {}),
+        ("userinfo", 302, {}),
+        ("token", 403, "<html>Maintenance</html>"),
+        ("token", 400, {"error": "temporarily_unavailable"}),
+        ("token", 503, {"error": "invalid_grant"}),
+    ],
+)
+async def test_what_is_neither_yes_nor_no_signs_nobody_out(provider, path, status, answer):
+    with made(OIDCAuthenticator, provider, enable_auth_state=True) as way:
+        state = dict((await came_back(way, provider)).auth_state)
+        provider.instead[path] = status, answer
+        with pytest.raises(Unreachable):
+            await again(way, ended(state) if path == "token" else state)
+
+
+@pytest.mark.parametrize("token", ["a\r\nX-Evil: 1", "ü", "", 7])
+async def test_tokens_that_could_not_be_sent(provider, token):
+    provider.token = {"access_token": token}
+    with made(OIDCAuthenticator, provider) as way, pytest.raises(Unreachable, match="no token that can be used"):
+        await came_back(way, provider)
+
+
+async def test_the_log_says_what_the_provider_says(provider, caplog):
+    """Some repeat what they were sent."""
+    provider.instead["token"] = 400, {"error": "invalid_grant", "error_description": "unknown: c-1 of hub-secret\n"}
+    with made(OIDCAuthenticator, provider) as way:
+        assert await came_back(way, provider) is None
+        assert r"does not accept it: 400 'invalid_grant: unknown: … of …\n'" in caplog.text
+        provider.instead["token"] = 401, {"error": "invalid_client"}
+        with pytest.raises(ConfigError, match="this hub's own credentials"):
+            await came_back(way, provider)
+        away = {"error": "access_denied", "error_description": "AADSTS50105: not assigned", "kept": {}}
+        with pytest.raises(Denied):
+            await way.authenticate(None, away)
+        assert "access_denied: AADSTS50105: not assigned" in caplog.text
+
+
+async def test_groups_that_are_elsewhere_are_said_in_the_log(provider, caplog):
+    provider.userinfo["_claim_names"] = {"groups": "src1"}
+    with made(OIDCAuthenticator, provider, groups_claim="groups") as way:
+        assert (await came_back(way, provider)).groups == ()
+    assert "the groups of 's-1' are not in the token but elsewhere" in caplog.text
+
+
+async def test_why_a_provider_does_not_answer_is_in_the_log(caplog):
+    way = OIDCAuthenticator(**CLIENT, issuer="https://127.0.0.1:1")
+    with pytest.raises(Unreachable, match=r"127\.0\.0\.1 does not answer"):
+        await way.endpoints()
+    way.close()
+    assert "Connection refused" in caplog.text
 
 
 async def test_without_what_was_kept_there_is_nothing_to_ask_with(provider):
@@ -227,7 +329,7 @@ async def test_refreshing_without_a_refresh_token(provider):
         provider.userinfo["sub"] = "s-2"
         assert await again(way, state) is False
         way.use_userinfo = False
-        assert await again(way, state) is True
+        assert await again(way, state) is True, "there is nobody to ask"
 
 
 async def test_an_answer_without_end_is_not_read(provider):
@@ -271,7 +373,6 @@ async def test_github(github):
         assert (await again(way, identity.auth_state))["name"] == "Ann"
         github.pages["api/user"]["id"] = 8  # the login was given to somebody else
         assert await again(way, identity.auth_state) is False
-        github.pages["api/user"] = {}
         assert await again(way, {**identity.auth_state, "access_token": "taken back"}) is False
         assert github.forms[0]["client_secret"] == "hub-secret"
 
@@ -303,6 +404,18 @@ async def test_github_mail(github):
         assert await came_back(way, github) is None
         github.pages["api/user/emails"][1]["verified"] = True
         assert (await came_back(way, github)).name == "ann@example.org"
+
+
+@pytest.mark.parametrize(
+    ("path", "header"), [("api/user", "X-RateLimit-Remaining: 0"), ("api/user/teams", "Retry-After: 60")]
+)
+async def test_github_says_too_often_with_403(github, path, header):
+    """Which is no word about the person, nor that they are in no team."""
+    with made(GitHubAuthenticator, github, allowed_groups={"physics:theory"}, enable_auth_state=True) as way:
+        identity = await came_back(way, github)
+        github.instead[path], github.headers = (403, {"message": "too often"}), dict([header.split(": ")])
+        with pytest.raises(Unreachable):
+            await again(way, identity.auth_state)
 
 
 async def test_github_says_no_with_200(github):
@@ -371,5 +484,10 @@ async def test_globus(provider):
         assert (identity.name, identity.groups) == ("ann@example.edu", ("g-1",))
         provider.claims, provider.token = {"nonce": None}, {}
         assert (await again(way, identity.auth_state))["groups"] == ["g-1"]
+        # After two days that service's token has ended too; it has a refresh token of its own.
+        other = {"resource_server": "groups.api.globus.org", "access_token": "ended", "refresh_token": "refresh-1"}
+        now = await again(way, {**identity.auth_state, "other_tokens": [other]})
+        assert (now["groups"], now["auth_state"]["other_tokens"][0]["access_token"]) == (["g-1"], "access-2")
+        assert await again(way, {**identity.auth_state, "other_tokens": [{**other, "refresh_token": ""}]}) is False
         way.identity_provider = {"uuid"}
         assert await came_back(way, provider) is None
