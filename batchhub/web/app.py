@@ -110,7 +110,7 @@ def _routes(web: Web) -> list[Any]:
         (rf"{hub}login/negotiate", NegotiatePage),
         (rf"{hub}logout", LogoutPage),
         (rf"{hub}oauth_login", LeavePage),
-        (rf"{hub}oauth_callback", ComeBackPage),
+        (rf"{hub}oauth_callback(?:/[a-z0-9_-]+)?", ComeBackPage),
         (rf"{hub}lti13/oauth_login", Login13Page),
         (rf"{hub}lti13/oauth_callback", Launch13Page),
         (rf"{hub}lti13/config", Tool13Page),

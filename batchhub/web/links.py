@@ -52,10 +52,12 @@ class Links:
         """The same, and where to go from there."""
         return f"{self.negotiate}?{urlencode({'next': after})}" if after else self.negotiate
 
-    @property
-    def come_back(self) -> str:
-        """Where somebody else's sign-in page sends the browser back to; JupyterHub's address, so that what is registered there stays good."""
-        return f"{self.hub}oauth_callback"
+    def come_back(self, way: str = "") -> str:
+        """Where somebody else's sign-in page sends the browser back to: JupyterHub's address, so that what is registered there stays good.
+
+        Where several such pages are offered each has an address of its own, named by its ``way`` (RFC 9700 section 4.4.2.2).
+        """
+        return f"{self.hub}oauth_callback" + (f"/{way}" if way else "")
 
     def leave(self, way: str, after: str) -> str:
         """The way to somebody else's sign-in page."""

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, NoReturn, Protocol
+from urllib.parse import urlsplit
 
 from tornado.web import RequestHandler
 
@@ -182,18 +183,24 @@ class AuthPeople:
             raise Denied("One does not sign in this way here.")
         state = secrets.token_urlsafe(24)
         departure = await authenticator.depart(handler, data, state, callback)
-        sealed = self.departures.seal(Journey(way, state, after, callback, departure.keep, cookie))
+        journey = Journey(way, state, after, callback, departure.keep, cookie)
+        try:
+            sealed = self.departures.seal(journey)
+        except ValueError:  # a long bookmark is lost rather than the sign-in
+            sealed = self.departures.seal(replace(journey, after=""))
         return Leaving(departure.url, state, sealed)
 
     async def come_back(
-        self, handler: RequestHandler, data: Mapping[str, str], sealed: str, cookie: str, kind: str = "redirect"
+        self, handler: RequestHandler, data: Mapping[str, str], sealed: str, cookie: str
     ) -> tuple[Entry, str]:
         """From there."""
         journey = self.departures.open(sealed, data.get("state", ""))
         if journey is None:
             self._lost(handler)
-        if self._way(journey.way).kind != kind:
-            raise Denied("One does not sign in this way here.")
+        if urlsplit(journey.callback).path != handler.request.path:
+            # One provider's answer must not be brought to another, which would be handed its code (RFC 9700 section 4.4).
+            self._lost(handler)
+        self._way(journey.way)
         title = next(way.title for way in self.ways if way.name == journey.way)
         brought = {**data, "kept": journey.keep, "callback": journey.callback}
         refusal = f"{title} knows you, but this hub does not let you in. Its administrator can."

@@ -220,9 +220,9 @@ class People(Protocol):
         """
 
     def come_back(
-        self, handler: RequestHandler, data: Mapping[str, str], sealed: str, cookie: str, kind: str = "redirect"
+        self, handler: RequestHandler, data: Mapping[str, str], sealed: str, cookie: str
     ) -> Awaitable[tuple[Entry, str]]:
-        """End it: the session, and where to go. ``kind`` is that of the ways that end here. Raises Denied, TooMany, Unreachable."""
+        """End it: the session, and where to go. It ends at the address that ``leave`` named, and at no other. Raises Denied, TooMany, Unreachable."""
 
     def visitor(self, cookie: str, handler: RequestHandler, *, ask: bool) -> Awaitable[Visitor | None]:
         """Whose session it is; ``None`` if it is no (longer a) session, or the request itself says that somebody else asks.

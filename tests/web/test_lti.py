@@ -302,6 +302,19 @@ async def test_from_a_frame_it_begins_in_a_tab_of_its_own(hub, headers):
     assert (await hub.post(hub.platform.authorize(query)[1])).code == 303
 
 
+@pytest.mark.parametrize(
+    ("headers", "code"),
+    [({"Sec-Fetch-Dest": "image", "Sec-Fetch-Mode": "no-cors"}, 403), ({"Sec-Fetch-Dest": "iframe"}, 200)],
+    ids=["image", "frame"],
+)
+async def test_another_sites_page_cannot_fill_the_browser_with_cookies(hub, headers, code):
+    """Each begun sign-in is one, and they come along with other sites' requests; a few hundred, and the hub refuses all that browser sends."""
+    fields = {**hub.platform.initiation(), "pressed": "1"}
+    answer = await hub.browser.ask("GET", address("hub/lti13/oauth_login", fields), headers={**TOP, **headers})
+    assert answer.code == code
+    assert not any(name.startswith("batchhub-away") for name, _ in hub.browser.cookies)
+
+
 async def test_no_other_page_can_be_framed(hub):
     for path in ("hub/login", "hub/lti13/config", "hub/home"):
         answer = await hub.browser.get(path)
@@ -502,7 +515,7 @@ async def test_a_launch_ends_at_its_own_address(hub):
     query = await hub.begin()
     token = hub.platform.authorize(query)[1]["id_token"]
     answer = await hub.browser.get(f"hub/oauth_callback?state={query['state']}&id_token={quote(token)}")
-    await hub.refused(answer, "One does not sign in this way here")
+    await hub.refused(answer, "not begun in this browser")
     assert (await hub.browser.get("hub/oauth_login?way=lti13&iss=" + quote(hub.platform.issuer))).code == 403
 
 

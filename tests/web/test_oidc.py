@@ -3,6 +3,7 @@
 import hmac
 import re
 from base64 import urlsafe_b64encode
+from datetime import timedelta
 from types import SimpleNamespace
 from urllib.parse import parse_qs, urlencode, urlsplit
 
@@ -11,6 +12,7 @@ import pytest_asyncio
 from joserfc import jws, jwt
 from joserfc.jwk import OctKey, RSAKey
 
+from batchhub.app.state import utc_now
 from batchhub.auth.oidc import OIDCAuthenticator
 from tests.openid import LyingProvider, RealProvider
 from tests.web.fakes import Browser, open_site
@@ -40,6 +42,15 @@ async def provider():
     await provider.close()
 
 
+class Ahead:
+    """The time, or a little later."""
+
+    ahead = timedelta()
+
+    def __call__(self):
+        return utc_now() + self.ahead
+
+
 class Hub:
     """A hub with ways to sign in, and what a browser does there."""
 
@@ -53,8 +64,8 @@ class Hub:
         assert answer.code == 302, self.browser.text
         return parse_qs(urlsplit(answer.headers["Location"]).query)
 
-    async def back(self, **query):
-        return await self.browser.ask("GET", f"hub/oauth_callback?{urlencode(query)}", timeout=60)
+    async def back(self, at="hub/oauth_callback", **query):
+        return await self.browser.ask("GET", f"{at}?{urlencode(query)}", timeout=60)
 
     async def round(self, provider: LyingProvider, **query):
         asked = await self.leave()
@@ -66,7 +77,9 @@ class Hub:
 
 @pytest_asyncio.fixture
 async def hub(provider):
-    hub = Hub(campus=campus(provider, groups_claim="groups"))
+    clock = Ahead()
+    hub = Hub(campus=campus(provider, groups_claim="groups", clock=clock))
+    hub.clock = clock
     yield hub
     hub.site.server.stop()
     await hub.site.server.close_all_connections()
@@ -183,28 +196,57 @@ async def test_an_issuer_that_should_be_named_and_is_not(hub, provider):
     await refused(hub, await hub.round(provider))
 
 
-async def test_two_providers_are_not_mixed_up(provider):
-    """One's answer, brought with the state of a sign-in at the other, is asked about at the other, which does not know it."""
+@pytest_asyncio.fixture
+async def two(provider):
+    """A hub with two providers, and the second of them. A provider sends its answers to the address that was registered with it."""
     other = LyingProvider()
-    other.userinfo["preferred_username"] = "mallory"
     hub = Hub(
         campus=campus(provider, username_prefix="c-"),
         guests=campus(other, username_prefix="g-", login_service="Guests"),
     )
-    at_campus, at_guests = await hub.leave("campus"), await hub.leave("guests")
-    code = other.code(at_guests)
-    await refused(hub, await hub.back(state=at_campus["state"][0], code=code))
-    assert [form["code"] for form in provider.forms] == [code]
-    assert not other.forms
-    # Nor does the right provider's token open the other way.
-    provider.claims = {"iss": other.issuer}
-    at_campus = await hub.leave("campus")
-    await refused(hub, await hub.back(state=at_campus["state"][0], code=provider.code(at_campus)))
+    yield hub, other
     hub.site.server.stop()
     await hub.site.server.close_all_connections()
     await other.close()
     for way in hub.ways.values():
         way.close()
+
+
+async def test_each_of_two_providers_has_an_address_of_its_own(two, provider):
+    hub, other = two
+    for way, at in (("campus", provider), ("guests", other)):
+        asked = await hub.leave(way)
+        back = f"hub/oauth_callback/{way}"
+        assert asked["redirect_uri"] == [f"{hub.site.url}/{back}"]
+        assert (await hub.back(back, state=asked["state"][0], code=at.code(asked))).code == 303
+        assert at.forms[-1]["redirect_uri"] == f"{hub.site.url}/{back}"
+
+
+async def test_two_providers_are_not_mixed_up(two, provider):
+    """An answer is taken where its sign-in was to end and nowhere else, and the right provider's token does not open the other way."""
+    hub, other = two
+    for back in ("hub/oauth_callback/guests", "hub/oauth_callback", "hub/oauth_callback/another"):
+        asked = await hub.leave("campus")
+        answer = await hub.back(back, state=asked["state"][0], code=provider.code(asked))
+        await refused(hub, answer, "not begun in this browser")
+    assert not provider.forms
+    provider.claims = {"iss": other.issuer}
+    asked = await hub.leave("campus")
+    await refused(hub, await hub.back("hub/oauth_callback/campus", state=asked["state"][0], code=provider.code(asked)))
+
+
+async def test_a_provider_of_the_attackers_gets_no_code_of_another(two, provider):
+    """Mix-up with a chosen challenge (RFC 9700 section 4.4): PKCE, nonce and the hub's secret do not help, as the hub itself redeems the code."""
+    hub, evil = two
+    mallory, victim = hub.browser, hub.site.browser()
+    hers = await hub.leave("campus")
+    hub.browser = victim
+    theirs = await hub.leave("guests")
+    # The page of the attacker's provider sends the victim on to the campus, which knows them, with mallory's challenge and nonce.
+    code, back = provider.code(hers), urlsplit(hers["redirect_uri"][0]).path
+    await refused(hub, await hub.back(back, state=theirs["state"][0], code=code), "not begun in this browser")
+    assert not evil.forms, "the attacker's provider was given the victim's code, which fits mallory's sign-in"
+    assert mallory is not victim
 
 
 @pytest.mark.parametrize(
@@ -263,8 +305,7 @@ async def test_new_keys_are_fetched_when_a_token_names_one(hub, provider):
     assert (await hub.round(provider)).code == 303
     provider.key = RSAKey.generate_key(2048, {"kid": "two"})
     provider.listed = [provider.key]
-    way = hub.ways["campus"]
-    way._keys._keys = (way._keys._keys[0], way._keys._keys[1].replace(year=2000))
+    hub.clock.ahead = timedelta(seconds=31)
     assert (await hub.round(provider)).code == 303
     before = provider.asked.count("keys")
     provider.key = RSAKey.generate_key(2048, {"kid": "three"})
@@ -345,9 +386,12 @@ async def test_with_a_real_provider(real):
     assert await real.is_in()
     way = real.ways["campus"]
     assert way.last["groups"] == ["physics"]
-    again = await way.refresh_user(Ann(way.last["auth_state"]))
+    state = way.last["auth_state"]
+    again = await way.refresh_user(Ann(state))
+    assert (again["name"], again["groups"], again["auth_state"]) == ("ann", ["physics"], state)
+    again = await way.refresh_user(Ann({**state, "access_token": "ended"}))
     assert (again["name"], again["groups"]) == ("ann", ["physics"])
-    assert again["auth_state"]["access_token"] != way.last["auth_state"]["access_token"]
+    assert again["auth_state"]["access_token"] not in {state["access_token"], "ended"}
     # Its way back is good once, with or without the cookie.
     await real.browser.post("hub/logout")
     assert (await real.browser.ask("GET", real.way_back, timeout=60)).code == 403

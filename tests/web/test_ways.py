@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
 import pytest_asyncio
@@ -110,6 +110,14 @@ async def test_next_leads_nowhere_else(site: Site, after: str) -> None:
     state = await leave(browser, f"hub/oauth_login?way=elsewhere&next={after}")
     answer = await browser.get(f"hub/oauth_callback?state={state}&name=eve")
     assert answer.headers["Location"] == "/hub/home"
+
+
+async def test_a_bookmark_too_long_to_be_carried_is_lost_and_the_sign_in_is_not(site: Site) -> None:
+    browser = site.browser()
+    for after, leads in (("/hub/token?a=" + "b" * 1500, None), ("/hub/token?a=" + '"' * 2000, "/hub/home")):
+        state = await leave(browser, f"hub/oauth_login?way=elsewhere&next={quote(after)}")
+        answer = await browser.get(f"hub/oauth_callback?state={state}&name=eve")
+        assert answer.headers["Location"] == (leads or after)
 
 
 async def test_known_there_and_not_allowed_here(site: Site) -> None:

@@ -25,7 +25,10 @@ from batchhub.web.ports import Way
 LOGIN_FIELDS = ("iss", "login_hint", "target_link_uri", "lti_message_hint", "client_id", "lti_deployment_id")
 """Of a third-party initiated login: OpenID Connect Core section 4, and what LTI Core 1.3 section 4.1 adds."""
 PRESSED = "pressed"
-"""Says that a person pressed the button of the framed page: it is not shown twice to a browser that does not say whether it is in a frame."""
+"""Says that a person pressed the button of the framed page: it is not shown twice to a browser that does not say whether it is in a frame.
+
+Whoever frames the page can say it too, so it counts for nothing where the browser says that it is.
+"""
 _FRAMED = frozenset({"iframe", "frame", "embed", "object", "fencedframe"})
 _NOT_HERE = "This address is for learning platforms. Please open the hub from your course."
 
@@ -105,8 +108,11 @@ class Login13Page(LaunchPage):
 
     async def get(self) -> None:
         """On to the platform's authorization page, with a cookie that ties the answer to this browser; from a frame, in a new tab."""
+        if self.by_script:
+            # Images of another site's page would fill the browser with cookies, until no request with all of them is taken.
+            raise Denied(_NOT_HERE)
         links, way, fields = self.web.links, self.way(), self.fields(self.request.query_arguments)
-        if self.framed is not False and PRESSED not in fields:
+        if self.framed or (self.framed is None and PRESSED not in fields):
             again = self._again({**fields, PRESSED: "1"})
             self.page("launch.html", again=again, action="", fields={}, who="", framed=True)
             return
@@ -139,7 +145,7 @@ class Launch13Page(LaunchPage):
         sealed = self.cookie(journey)
         self.drop_cookie(journey, self.web.links.hub, crossing=True)
         people = self.web.services.people
-        entry, wanted = await people.come_back(self, fields, sealed, self.cookie(SESSION_COOKIE), self.kind)
+        entry, wanted = await people.come_back(self, fields, sealed, self.cookie(SESSION_COOKIE))
         self.enter(entry, self.go(wanted))
 
 

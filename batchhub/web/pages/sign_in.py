@@ -235,19 +235,22 @@ class LeavePage(SignIn):
         try:
             if way not in offered:
                 raise Denied("One does not sign in this way here.")
-            leaving = await people.leave(self, way, data, self.after(), self._callback())
+            back = links.come_back(way if len(offered) > 1 else "")
+            leaving = await people.leave(
+                self, way, data, self.after(), f"{self.request.protocol}://{self.request.host}{back}"
+            )
         except HubError as error:
             self.refuse(error)
             return
         self.put_cookie(journey_cookie(leaving.state), leaving.sealed, links.hub, LIFE)
         self.redirect(leaving.url)
 
-    def _callback(self) -> str:
-        return f"{self.request.protocol}://{self.request.host}{self.web.links.come_back}"
-
 
 class ComeBackPage(SignIn):
-    """``/hub/oauth_callback``: back from there. The cookie that went along proves that this browser began it."""
+    """``/hub/oauth_callback``, or one of its own for each of several ways: back from there.
+
+    The cookie that went along proves that this browser began it, and with which way.
+    """
 
     guarded = False
 
