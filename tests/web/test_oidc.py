@@ -410,9 +410,10 @@ async def test_a_real_provider_and_an_unverified_address(real):
     assert "ann" in real.site.store.people
 
 
-async def test_a_real_provider_and_a_wrong_secret(real, tmp_path):
+async def test_a_real_provider_and_a_wrong_secret(real, tmp_path, caplog):
     (tmp_path / "secret").write_text("another")
     answer = await walk(real, real.issuer, "ann")
     assert answer.code == 500
-    real.browser.has("does not accept this hub's own credentials")
-    assert "another" not in real.browser.text
+    real.browser.has("This hub is not set up right")
+    assert "does not accept this hub's own credentials" in caplog.text
+    assert "another" not in real.browser.text + caplog.text
