@@ -212,7 +212,7 @@ def _written(key: str | tuple[str, ...]) -> str:
 def _table(rows: Sequence[tuple[str, str]]) -> Iterator[str]:
     width = max(len(left) for left, _ in rows) + 2
     for left, right in rows:
-        first, *more = wrap(right, max(40, 77 - width)) or [""]
+        first, *more = wrap(right, max(40, 77 - width), break_on_hyphens=False) or [""]
         yield f"  {left:<{width}}{first}"
         yield from (f"  {'':<{width}}{line}" for line in more)
 

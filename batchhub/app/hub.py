@@ -310,9 +310,8 @@ class Hub:
             try:
                 now = utc_now()
                 await self.store.expire_sessions(now)
-                removed = 1
-                while removed:
-                    removed = await self.store.prune_ended(now - self._plan.keep_ended)
+                while self._plan.keep_ended and await self.store.prune_ended(now - self._plan.keep_ended):
+                    pass
                 while self._plan.keep_audit and await self._deeds.prune(now - self._plan.keep_audit):
                     pass
             except HubError as error:

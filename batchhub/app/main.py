@@ -19,27 +19,22 @@ from traitlets.config import Config
 
 from batchhub.app.audit_command import AuditCommand
 from batchhub.app.command import Command, run, say
-from batchhub.app.customising import SiteCustomiser, check_kept
+from batchhub.app.config_command import ConfigCommand
+from batchhub.app.customising import SiteCustomiser
 from batchhub.app.demo import Demo
 from batchhub.app.detached import keep_detached, reload_detached, start_detached, stop_detached
 from batchhub.app.events_command import EventsCommand
 from batchhub.app.hub import serve
 from batchhub.app.jobs import PREVIEW_ID, SiteJobBuilder
 from batchhub.app.orphans_command import OrphansCommand
-from batchhub.app.plan import HubPlan, check_pass_through, place_of, plan_hub
+from batchhub.app.plan import HubPlan, plan_hub
 from batchhub.app.proxy_command import ProxyCommand
-from batchhub.app.reach import ask_directly
+from batchhub.app.reach import ask_directly, unusable_files
 from batchhub.app.site import load_authenticators, read_site
 from batchhub.app.ssh_ca_command import SshCaCommand
 from batchhub.app.sudoers_command import SudoersCommand
 from batchhub.app.vault_command import VaultCommand
-from batchhub.auth.base import Authenticator
-from batchhub.auth.dictionary import DictionaryAuthenticator, hash_password
-from batchhub.auth.header import HeaderAuthenticator
-from batchhub.auth.ldap import LDAPAuthenticator
-from batchhub.auth.pam import PAMAuthenticator
-from batchhub.auth.ssh import SSHAuthenticator
-from batchhub.auth.ways import check_ways
+from batchhub.auth.dictionary import hash_password
 from batchhub.config import traits
 from batchhub.config.tables import suggest
 from batchhub.core.errors import BadInput, ConfigError, InvalidForm
@@ -59,8 +54,11 @@ class ServingCommand(Command):
     def serve_hub(self, beside: Callable[[], Coroutine[Any, Any, None]] | None = None) -> None:
         """The hub, until a signal; ``beside`` it runs as long."""
         hub = self.trait(traits.BatchHub)
-        ways = {name: cls(parent=self) for name, cls in load_authenticators(hub.authenticator_class).items()}
-        plan = plan_hub(self.trait, read_site(hub), self.state(), ways)  # type: ignore[arg-type]
+        ways = {name: self.trait(cls) for name, cls in load_authenticators(hub.authenticator_class).items()}
+        site = read_site(hub)
+        plan = plan_hub(self.trait, site, self.state(), ways)
+        for words in unusable_files(site.clusters):
+            log.warning("%s Nothing can be done on this cluster until it is put right.", words)
         try:
             asyncio.run(_serve_beside(plan, beside))
         except OSError as error:
@@ -216,66 +214,6 @@ class DatabaseCommand(ServingCommand):
         finally:
             claim.release()
         say(f"The database is at revision {schema.revision(url) or 'base'}; what only {before} could hold is gone.")
-
-
-class ConfigCommand(Command):
-    """Write a configuration file."""
-
-    name = "batchhub config"
-    unlisted = NOT_SERVING
-    description = (
-        "`batchhub config --generate` prints a configuration file with every setting, its default and its meaning; "
-        "`batchhub config --check` reads yours and says what is wrong."
-    )
-    flags: ClassVar[dict[Any, Any]] = {  # type: ignore[misc]
-        "generate": ({"ConfigCommand": {"what": "generate"}}, "Print a configuration file."),
-        "check": (
-            {"ConfigCommand": {"what": "check"}},
-            "Read the configuration and the templates and say what is wrong.",
-        ),
-    }
-    what = Unicode("check", help="generate or check.").tag(config=True)
-
-    def start(self) -> None:
-        """Generating needs no configuration to be readable."""
-        if self.what == "generate":
-            sys.stdout.write(generated_file())
-            return
-        super().start()
-
-    def act(self) -> None:
-        """What the class says."""
-        for concern in traits.CONCERNS:
-            self.trait(concern)
-        hub = self.trait(traits.BatchHub)
-        site = read_site(hub)
-        SiteJobBuilder(site, bytes(32)).check()
-        ways = {name: cls(parent=self) for name, cls in load_authenticators(hub.authenticator_class).items()}
-        check_ways(ways, same_people=hub.same_people)  # type: ignore[arg-type]
-        place = place_of(self.trait(traits.Proxy), bytes(32), site)
-        for way in ways.values():
-            way.settle(place)  # type: ignore[attr-defined]
-        check_kept(site, ways.values())  # type: ignore[arg-type]
-        check_pass_through(site, ways)  # type: ignore[arg-type]
-        where = self.config_path or "the defaults"
-        say(f"{where}: {len(site.clusters)} clusters, {len(site.profiles)} profiles; nothing is wrong.")
-
-
-_DOCUMENTED = (PAMAuthenticator, DictionaryAuthenticator, LDAPAuthenticator, SSHAuthenticator, HeaderAuthenticator)
-
-
-def generated_file() -> str:
-    """Every setting, commented out, with its default and its meaning."""
-    sections: list[type[Any]] = [*traits.CONCERNS, Authenticator, *_DOCUMENTED]
-    return "\n".join([_HEAD, *(cls.class_config_section(sections) for cls in sections)])
-
-
-_HEAD = """\
-# BatchHub's configuration. Everything is commented out and shows its default; docs/configuration.md has whole examples.
-# `batchhub config --check` reads this file and says what is wrong.
-
-c = get_config()  # noqa: F821
-"""
 
 
 class HashPasswordCommand(Command):

@@ -58,7 +58,7 @@ class HubPlan:
     """Where the proxy finds this hub."""
     hooks: SiteHooks = NO_HOOKS
     keep_ended: timedelta = timedelta(days=365)
-    """How long runs that ended are remembered, with their words and log ends."""
+    """How long runs that ended are remembered, with their words and log ends; zero: without end."""
     keep_audit: timedelta = timedelta(days=365)
     """How long the audit trail goes back; zero: without end."""
 
@@ -149,6 +149,8 @@ def plan_hub(
             title=pages.title,
             announcement=pages.announcement,
             docs=pages.help_url,
+            support=pages.support,
+            sign_in_words=pages.sign_in_words,
             auto_login=pages.auto_login,
             secure_cookies="always" if secure else "auto",
             ticket_life=timedelta(hours=sessions.ticket_hours),

@@ -14,6 +14,7 @@ from batchhub.config.clusters import ClusterSettings
 from batchhub.core.errors import ConfigError
 from batchhub.core.ports import Clock, Transport, Tunnel
 from batchhub.transport.certificates import Authority, Purpose, Sign, Terms
+from batchhub.transport.keyfiles import unusable
 from batchhub.transport.local import LocalTransport
 from batchhub.transport.pool import NodePools, SSHPool
 from batchhub.transport.settings import SSHSettings
@@ -23,6 +24,16 @@ from batchhub.tunnel.login import LoginSettings
 from batchhub.tunnel.node import NodeTunnelSettings
 
 NONE_READY: Mapping[str, Tunnel] = MappingProxyType({})
+
+
+def unusable_files(clusters: tuple[ClusterSettings, ...]) -> tuple[str, ...]:
+    """What is wrong with the keys and host keys that their tables name, as sentences. A hub starts all the same, for its other clusters' sake."""
+    return tuple(
+        words
+        for cluster in clusters
+        if cluster.ssh is not None
+        for words in unusable(cluster.ssh, f"cluster {cluster.name!r}, ssh")
+    )
 
 
 def make_transport(

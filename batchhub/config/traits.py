@@ -55,7 +55,10 @@ class BatchHub(Configurable):
         "a certificate for *.hub.example.org. Empty: hub and servers share one host."
     ).tag(config=True)
     keep_ended_days = Float(
-        365.0, help="Days that ended runs, with their events, are kept in the database; then they are deleted for good."
+        365.0,
+        min=0,
+        max=36_500,
+        help="Days that ended runs, with their events, are kept in the database; then they are deleted for good. 0: no limit.",
     ).tag(config=True)
     keep_audit_days = Float(
         365.0,
@@ -108,7 +111,7 @@ class Hub(Configurable):
     """The hub's own listener, which only the proxy and, if wanted, jobs talk to."""
 
     ip = Unicode("127.0.0.1", help="Address to listen on.").tag(config=True)
-    port = Int(8081, help="Port to listen on.").tag(config=True)
+    port = Int(8081, min=1, max=65535, help="Port to listen on.").tag(config=True)
     url = Unicode(
         help="The hub's address as the proxy reaches it, where that is not http://IP:PORT of the two above: with several hubs, on other machines."
     ).tag(config=True)
@@ -125,9 +128,9 @@ class Proxy(Configurable):
     """The public side."""
 
     ip = Unicode("0.0.0.0", help="Public address.").tag(config=True)  # noqa: S104 - it is the public side
-    port = Int(8000, help="Public port.").tag(config=True)
+    port = Int(8000, min=1, max=65535, help="Public port.").tag(config=True)
     api_ip = Unicode("127.0.0.1", help="Address of the control API; keep it on loopback.").tag(config=True)
-    api_port = Int(8001, help="Port of the control API.").tag(config=True)
+    api_port = Int(8001, min=1, max=65535, help="Port of the control API.").tag(config=True)
     ssl_cert = Unicode(help="TLS certificate chain (PEM). Empty: plain HTTP, for a loopback or a TLS front only.").tag(
         config=True
     )
@@ -147,7 +150,10 @@ class Proxy(Configurable):
         config=True
     )
     reverse_port = Int(
-        0, help="Port on which jobs dial in by SSH, for clusters with `reverse` tunnels; those need one. 0: none."
+        0,
+        min=0,
+        max=65535,
+        help="Port on which jobs dial in by SSH, for clusters with `reverse` tunnels; those need one. 0: none.",
     ).tag(config=True)
     reverse_host = Unicode(
         help="Name or address of this machine for jobs that dial in; default: its full name. A cluster's own `reverse_host` wins."
@@ -195,7 +201,11 @@ class Pages(Configurable):
 
     title = Unicode("BatchHub", help="The site's name.").tag(config=True)
     announcement = Unicode(help="A sentence shown on every page; plain text.").tag(config=True)
-    help_url = Unicode(help="Where people find help; shown in the page's foot.").tag(config=True)
+    help_url = Unicode(help="Address of the site's documentation; a link in the page's foot.").tag(config=True)
+    support = Unicode(
+        help="Whom people ask for help, as in 'Questions: hpc@example.org'; plain text in the page's foot."
+    ).tag(config=True)
+    sign_in_words = Unicode(help="A sentence above the sign-in form, instead of ours; plain text.").tag(config=True)
     auto_login = Bool(
         False,
         help="Where another site's sign-in page, or Kerberos, is the only way in, go there at once instead of showing a button.",
@@ -240,16 +250,18 @@ class Watching(Configurable):
         60.0,
         help="Longest pause, in seconds: when nothing has changed for minutes, or the scheduler does not answer. So late may an end be noticed.",
     ).tag(config=True)
-    confirmations = Int(2, help="Good answers that must lack a job before accounting is asked for its end.").tag(
+    confirmations = Int(2, min=1, help="Good answers that must lack a job before accounting is asked for its end.").tag(
         config=True
     )
     absent_after = Float(
         180.0,
+        min=0,
         help="Seconds after a submit without an answer before a job that cannot be found by its name is submitted again; longer than a "
         "submit command may take (sbatch retries for two minutes).",
     ).tag(config=True)
     accounting_patience = Float(
         60.0,
+        min=0,
         help="Seconds that a job which left the queue may lack a final record before it is called ended without one.",
     ).tag(config=True)
 
@@ -292,15 +304,22 @@ class Starting(Configurable):
     """Starts and stops."""
 
     start_timeout = Float(
-        300.0, help="Seconds from the job's start to the application's first answer. Waiting in the queue has no limit."
+        300.0,
+        min=1,
+        help="Seconds from the job's start to the application's first answer. Waiting in the queue has no limit.",
     ).tag(config=True)
     requeue_grace = Float(
-        60.0, help="Seconds that a job which was preempted or lost its node is given to show up in the queue again."
+        60.0,
+        min=0,
+        help="Seconds that a job which was preempted or lost its node is given to show up in the queue again.",
     ).tag(config=True)
     first_word = Float(
-        10.0, help="Seconds that the form waits for the scheduler's first answer before the waiting page."
+        10.0,
+        min=0,
+        max=60,
+        help="Seconds that the form waits for the scheduler's first answer before the waiting page.",
     ).tag(config=True)
-    cancel_again = Float(15.0, help="Least pause in seconds between two cancels of one job.").tag(config=True)
+    cancel_again = Float(15.0, min=1, help="Least pause in seconds between two cancels of one job.").tag(config=True)
     stop_grace = Float(
         10.0,
         help="Seconds that an application which was asked to end has for it, so that kernels can close what they hold; then its job is "

@@ -393,7 +393,11 @@ def known_hosts_of(settings: SSHSettings) -> asyncssh.SSHKnownHosts | None:
             settings.host,
         )
         return None
-    text = settings.known_hosts
+    return read_known_hosts(settings.known_hosts)
+
+
+def read_known_hosts(text: str) -> asyncssh.SSHKnownHosts:
+    """From a path, or from the lines themselves. Raises OSError, ValueError."""
     if " " not in text.strip() and "\n" not in text.strip():
         text = Path(text).expanduser().read_text(encoding="utf-8")
     return asyncssh.import_known_hosts(text)

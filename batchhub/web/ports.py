@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 from prometheus_client import REGISTRY, CollectorRegistry
 from tornado.web import RequestHandler
 
+from batchhub import __version__
 from batchhub.control.orphans import Orphan
 from batchhub.control.service import HubService
 from batchhub.core.asking import Question
@@ -313,7 +314,7 @@ class WebSettings:
     support: str = ""
     sign_in_words: str = ""
     auto_login: bool = False
-    version: str = "0.1.0"
+    version: str = __version__
     compatible: str = "5.5.4"
     secure_cookies: Literal["auto", "always", "never"] = "auto"
     ticket_life: timedelta = timedelta(hours=12)

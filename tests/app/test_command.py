@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 
+import asyncssh
 import pytest
 
 from batchhub.app.command import set_up_logging
@@ -77,6 +78,14 @@ def test_a_mistake_on_the_command_line(inside, words: str, sentence: str) -> Non
         ("c.BatchHub.statedir = 'x'", "did you mean 'state_dir'?"),
         ("c.DictionaryAuthenticator.allowed_user = {'a'}", "did you mean 'allowed_users'?"),
         ("c.Proxy.port = 'abc'", "port"),
+        ("c.Proxy.port = 80443", "'port' trait of a Proxy instance should not be greater than 65535"),
+        ("c.Sessions.idle_hours = 0.0", "Sessions.idle_hours: 0.0 is not from 0.01 to 100000."),
+        ("c.BatchHub.keep_ended_days = -1", "'keep_ended_days' trait of a BatchHub instance should not be less than 0"),
+        ("c.BatchHub.pre_spawn_hook = 3", "pre_spawn_hook"),
+        ("c.Proxy.ssl_cert = 'x'", "TLS needs both a certificate and its key."),
+        ("c.Proxy.ssl_cert = c.Proxy.ssl_key = '/nowhere/key.pem'", "/nowhere/key.pem"),
+        ("c.BatchHub.subdomain_host = 'https://hub.example.org'", "neither c.Proxy.ssl_cert nor"),
+        ("c.BatchHub.clusters['here']['tunnel'] = 'reverse'", "set c.Proxy.reverse_port (it is 0)."),
         ("c.Watching.fast = 0.01", "at least 0.2"),
         ("c.Watching.slow = 90.0", "each be at least the one before it"),
         ("def (", "batchhub_config.py, line 6: invalid syntax."),
@@ -97,6 +106,39 @@ def test_a_mistake_in_the_file(inside, line: str, sentence: str) -> None:
     assert sentence in done.stderr
     assert done.stderr.startswith("batchhub: ")
     assert done.returncode == 2
+
+
+def test_files_that_a_cluster_names_are_looked_at(inside) -> None:
+    door = {"host": "login", "known_hosts": "known_hosts", "client_keys": ["key"]}
+    inside.config(f"c.BatchHub.clusters = {{'hpc': {{'transport': 'ssh', 'ssh': {door!r}}}}}")
+    key, locked = asyncssh.generate_private_key("ssh-ed25519"), "batchhub: cluster 'hpc', ssh.client_keys: key"
+    for name, text, mode, sentence in (
+        ("known_hosts", "", 0o600, f"{locked} cannot be read: No such file or directory."),
+        ("key", "no key", 0o600, f"{locked} cannot be used: "),
+        (
+            "key",
+            key.export_private_key().decode(),
+            0o644,
+            f"{locked} cannot be used: others can read or write it (mode 0644)",
+        ),
+        ("key", key.export_private_key(passphrase="secret", rounds=16).decode(), 0o600, f"{locked} has a passphrase"),
+        ("known_hosts", "login ssh-ed25519 AAAA", 0o600, "ssh.known_hosts: known_hosts cannot be used: "),
+        ("known_hosts", "login " + key.export_public_key().decode(), 0o600, f"{locked} has a passphrase"),
+    ):
+        inside.file(name, text)
+        (inside.home / name).chmod(mode)
+        done = inside("config", "--check")
+        assert sentence in done.stderr, (sentence, done.stderr)
+        assert done.returncode == 2
+    (inside.home / "key").write_bytes(key.export_private_key())
+    assert "nothing is wrong" in inside("config", "--check").stdout
+
+
+def test_who_could_never_sign_in_is_said(inside) -> None:
+    inside.config("c.BatchHub.authenticator_class = 'pam'")
+    assert inside("config", "--check").stdout.startswith(
+        "Warning: Nobody can sign in: set c.PAMAuthenticator.allow_all"
+    )
 
 
 def test_mistakes_in_the_sites_toml(inside) -> None:
@@ -124,6 +166,11 @@ def test_the_generated_file_is_read_without_change(inside) -> None:
         >= 1
     )
     assert "c.Application." not in generated.stdout
+    for way in ("OIDC", "GitHub", "LDAP", "LTI13", "Kerberos", "SSH", "Header"):
+        assert f"# {way}Authenticator(" in generated.stdout
+    assert (
+        generated.stdout.count("# c.Authenticator.allowed_groups = ") == generated.stdout.count("allowed_users = ") == 1
+    )
     inside.file("batchhub_config.py", generated.stdout + "\nc.BatchHub.clusters = {'here': {'scheduler': 'local'}}\n")
     assert inside("config", "--check").stdout.endswith("1 clusters, 1 profiles; nothing is wrong.\n")
 

@@ -36,9 +36,10 @@ def test_no_such_cluster_and_none_by_ssh() -> None:
 
 
 def test_checked_with_the_configuration(inside) -> None:
-    inside.config(BatchHub__clusters={"hpc": {"transport": "ssh", "ssh": SSH}}, BatchHub__authenticator_class="ssh")
+    ssh = {**SSH, "known_hosts": inside.file("known_hosts", "")}
+    more = {"BatchHub__clusters": {"hpc": {"transport": "ssh", "ssh": ssh}}, "BatchHub__authenticator_class": "ssh"}
+    inside.config(**more)
     assert "either cluster" in inside("config", "--check").stderr
-    more = {"BatchHub__clusters": {"hpc": {"transport": "ssh", "ssh": SSH}}, "BatchHub__authenticator_class": "ssh"}
     inside.config(**more, SSHAuthenticator__cluster="hcp")
     assert "'hcp'" in inside("config", "--check").stderr
     inside.config(**more, SSHAuthenticator__cluster="hpc")

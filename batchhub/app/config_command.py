@@ -1,0 +1,107 @@
+"""``batchhub config``: a file with every setting, and whether one's own would start a hub and a proxy."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from importlib.metadata import entry_points
+from tempfile import TemporaryDirectory
+from typing import Any, ClassVar
+
+from traitlets import Unicode
+
+from batchhub.app.command import Command, say
+from batchhub.app.jobs import SiteJobBuilder
+from batchhub.app.plan import plan_hub
+from batchhub.app.proxying import plan_proxy
+from batchhub.app.reach import unusable_files
+from batchhub.app.site import load_authenticators, read_site
+from batchhub.app.ssh_ca import AuthorityFiles
+from batchhub.app.state import StateDirectory
+from batchhub.auth.base import Authenticator
+from batchhub.auth.rules import problems
+from batchhub.config import traits
+from batchhub.core.errors import ConfigError
+from batchhub.proxy.tls import server_context
+
+
+class ConfigCommand(Command):
+    """Write a configuration file, or read one."""
+
+    name = "batchhub config"
+    unlisted = frozenset({"ip", "port", "state-dir"})
+    description = (
+        "`batchhub config --generate` prints a configuration file with every setting, its default and its meaning; "
+        "`batchhub config --check` reads yours, with the templates, keys and certificates that it names, and says what is wrong. Run it as the "
+        "account that the hub has. It starts nothing, asks nobody, and looks at nothing in state_dir."
+    )
+    flags: ClassVar[dict[Any, Any]] = {  # type: ignore[misc]
+        "generate": ({"ConfigCommand": {"what": "generate"}}, "Print a configuration file."),
+        "check": (
+            {"ConfigCommand": {"what": "check"}},
+            "Read the configuration and what it names and say what is wrong.",
+        ),
+    }
+    what = Unicode("check", help="generate or check.").tag(config=True)
+
+    def start(self) -> None:
+        """Generating needs no configuration to be readable."""
+        if self.what == "generate":
+            sys.stdout.write(generated_file())
+            return
+        super().start()
+
+    def act(self) -> None:
+        """What the class says."""
+        for concern in traits.CONCERNS:
+            self.trait(concern)
+        hub = self.trait(traits.BatchHub)
+        site = read_site(hub)
+        SiteJobBuilder(site, bytes(32)).check()
+        ways = {name: self.trait(cls) for name, cls in load_authenticators(hub.authenticator_class).items()}
+        with TemporaryDirectory(prefix="batchhub-check-") as place:
+            # Whoever checks need not be able to read the hub's own keys: these are made for the check.
+            state = StateDirectory.open(place)
+            AuthorityFiles(state).create()
+            plan_hub(self.trait, site, state, ways)
+            plan = plan_proxy(
+                self.trait(traits.Proxy), self.trait(traits.Hub), self.trait(traits.Sessions), state, site
+            )
+        if plan.settings.tls is not None:
+            server_context(plan.settings.tls)
+        for words in unusable_files(site.clusters):
+            raise ConfigError(words)
+        for way in ways.values():
+            for words in problems(way):
+                say(f"Warning: {words}")
+        where = self.config_path or "the defaults"
+        say(f"{where}: {len(site.clusters)} clusters, {len(site.profiles)} profiles; nothing is wrong.")
+
+
+def generated_file() -> str:
+    """Every setting, commented out, with its default and its meaning."""
+    sections: list[type[Any]] = [*traits.CONCERNS, Authenticator, *_ways()]
+    return "\n".join([_HEAD, *(_INHERITED.sub("", cls.class_config_section(sections)) for cls in sections)])
+
+
+_INHERITED = re.compile(r"^#  See also: .*\n# c\..*\n\n?", re.MULTILINE)
+"""What a class has from one above it: said there once."""
+
+
+def _ways() -> Iterator[type[Any]]:
+    """What can be named in ``authenticator_class``, and what several of them share."""
+    seen: set[type[Any]] = {Authenticator}
+    for point in entry_points(group="batchhub.authenticators"):
+        for cls in reversed(point.load().mro()):
+            if issubclass(cls, Authenticator) and cls not in seen:
+                seen.add(cls)
+                yield cls
+
+
+_HEAD = """\
+# BatchHub's configuration. Everything is commented out and shows its default; docs/configuration.md has whole examples.
+# `batchhub config --check` reads this file and says what is wrong. What c.Authenticator has every way to sign in has too, under its own name.
+
+c = get_config()  # noqa: F821
+"""
