@@ -121,7 +121,7 @@ def test_files_that_a_cluster_names_are_looked_at(inside) -> None:
             0o644,
             f"{locked} cannot be used: others can read or write it (mode 0644)",
         ),
-        ("key", key.export_private_key(passphrase="secret", rounds=16).decode(), 0o600, f"{locked} has a passphrase"),
+        ("key", key.export_private_key("pkcs8-pem", "secret").decode(), 0o600, f"{locked} has a passphrase"),
         ("known_hosts", "login ssh-ed25519 AAAA", 0o600, "ssh.known_hosts: known_hosts cannot be used: "),
         ("known_hosts", "login " + key.export_public_key().decode(), 0o600, f"{locked} has a passphrase"),
     ):
