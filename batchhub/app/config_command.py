@@ -24,6 +24,7 @@ from batchhub.auth.rules import problems
 from batchhub.config import traits
 from batchhub.core.errors import ConfigError
 from batchhub.proxy.tls import server_context
+from batchhub.store.engine import read_url
 
 
 class ConfigCommand(Command):
@@ -64,7 +65,7 @@ class ConfigCommand(Command):
             # Whoever checks need not be able to read the hub's own keys: these are made for the check.
             state = StateDirectory.open(place)
             AuthorityFiles(state).create()
-            plan_hub(self.trait, site, state, ways)
+            read_url(plan_hub(self.trait, site, state, ways).database)
             plan = plan_proxy(
                 self.trait(traits.Proxy), self.trait(traits.Hub), self.trait(traits.Sessions), state, site
             )

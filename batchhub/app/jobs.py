@@ -55,6 +55,15 @@ class SiteJobBuilder:
             self._renderer.check(name)
         for cluster in self._site.clusters:
             self._check_directives(cluster)
+        for profile in self._site.profiles:
+            self._check_profile(profile)
+
+    def _check_profile(self, profile: Profile) -> None:
+        cluster = self._site.cluster(profile.cluster)
+        try:
+            _with_texts(SAMPLE, cluster, profile).check()
+        except BadInput as error:
+            raise ConfigError(f"profile {profile.name!r} on cluster {cluster.name!r}: {error}") from error
 
     def _check_directives(self, cluster: ClusterSettings) -> None:
         name = self._dialects[cluster.name]
@@ -261,7 +270,7 @@ def _context(server: Server, cluster: ClusterSettings, profile: Profile, home: s
         return int(value)
 
     walltime = number("walltime", 0)
-    return JobContext(
+    context = JobContext(
         job_name=server.job_name,
         directory=directory,
         username=server.account,
@@ -276,12 +285,20 @@ def _context(server: Server, cluster: ClusterSettings, profile: Profile, home: s
         qos=text("qos"),
         reservation=text("reservation"),
         options={name: value for name, value in options.items() if name not in STANDARD},
+        memory_unit=_memory_unit(cluster.scheduler_options),
+    )
+    return _with_texts(context, cluster, profile)
+
+
+def _with_texts(context: JobContext, cluster: ClusterSettings, profile: Profile) -> JobContext:
+    """With what the administrator wrote: the same for everybody, so it is checked at start."""
+    return replace(
+        context,
         directives=profile.directives,
         prologue="\n".join(part for part in (cluster.prologue.strip(), profile.prologue.strip()) if part),
         epilogue="\n".join(part for part in (profile.epilogue.strip(), cluster.epilogue.strip()) if part),
         python=cluster.python,
         environment={**cluster.environment, **profile.environment},
-        memory_unit=_memory_unit(cluster.scheduler_options),
     )
 
 

@@ -9,8 +9,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from traitlets.config import Configurable
-
+from batchhub.auth.base import Authenticator
 from batchhub.config.additions import read_rules
 from batchhub.config.clusters import ClusterSettings, read_clusters
 from batchhub.config.profiles import read_profiles
@@ -193,15 +192,13 @@ def hub_address(hub: Hub) -> str:
     return hub.url or f"http://{hub.ip}:{hub.port}"
 
 
-def load_authenticators(value: Any) -> Mapping[str, type[Configurable]]:
+def load_authenticators(value: Any) -> Mapping[str, type[Authenticator]]:
     """The ways to sign in, by name, from the trait's value: one or a list of classes, entry points or ``package.module:Class``. Raises ConfigError."""
-    found: dict[str, type[Configurable]] = {}
+    found: dict[str, type[Authenticator]] = {}
     for one in value if isinstance(value, list | tuple) else [value]:
         cls = load_extension("batchhub.authenticators", one, _WAYS) if isinstance(one, str) else one
-        if not (
-            isinstance(cls, type) and issubclass(cls, Configurable) and callable(getattr(cls, "authenticate", None))
-        ):
-            raise ConfigError(f"{_WAYS}: {one!r} is not an Authenticator class.")
+        if not (isinstance(cls, type) and issubclass(cls, Authenticator)):
+            raise ConfigError(f"{_WAYS}: {one!r} is not an Authenticator class{_of_jupyterhub(cls)}.")
         name = one if isinstance(one, str) and ":" not in one else _way_of(cls)
         if name in found:
             raise ConfigError(f"{_WAYS}: {name!r} is there twice.")
@@ -212,6 +209,13 @@ def load_authenticators(value: Any) -> Mapping[str, type[Configurable]]:
 
 
 _WAYS = "c.BatchHub.authenticator_class"
+
+
+def _of_jupyterhub(cls: Any) -> str:
+    """JupyterHub's have the same methods, so one is easily named here."""
+    if not callable(getattr(cls, "authenticate", None)):
+        return ""
+    return " of BatchHub's: a class of one's own has batchhub.auth.base.Authenticator for its base, and most of JupyterHub's have a name here (docs/from-jupyterhub.md)"
 
 
 def _way_of(cls: type) -> str:

@@ -115,7 +115,8 @@ class Directory:
         try:
             self._context = ssl.create_default_context(cafile=ca_file or None)
         except (OSError, ssl.SSLError) as error:
-            raise ConfigError(f"c.LDAPAuthenticator.ca_file: {ca_file} cannot be read: {error}.") from error
+            reason = error.strerror or error
+            raise ConfigError(f"c.LDAPAuthenticator.ca_file: {ca_file} cannot be read: {reason}.") from error
         if insecure:
             self._context.check_hostname = False
             self._context.verify_mode = ssl.CERT_NONE

@@ -62,6 +62,8 @@ def _nobodies(authenticator: Authenticator) -> Iterator[tuple[str, str]]:
         plain = _plain(authenticator, bare)
         if not one.startswith(prefix):
             yield one, f"but names from here begin with {prefix!r}"
+        elif not safe_name(one):
+            yield one, "which can be nobody's name (several are a set: {'ann', 'bob'})"
         elif plain != bare:
             yield one, f"who is known here as {prefix + plain!r}"
     for one in sorted(outer):

@@ -33,10 +33,16 @@ def check_names(config: Config, classes: Iterable[type[HasTraits]], *, lead: str
         if section not in known:
             if others or all(_only_looked_at(value) for value in values.values()):
                 continue
-            raise ConfigError(f"{lead}{section}: there is no such section; {suggest(section, sections)}")
+            raise ConfigError(f"{lead}{section}: there is no such section; {_instead(section, sections)}")
         for key, value in values.items():
             if key not in known[section] and not _only_looked_at(value):
                 raise ConfigError(f"{lead}{section}.{key}: there is no such setting; {suggest(key, known[section])}")
+
+
+def _instead(section: str, sections: Iterable[str]) -> str:
+    if section == "JupyterHub" or section.endswith(("Spawner", "SpawnerBase")):
+        return "it is JupyterHub's, and docs/from-jupyterhub.md says what stands here in its place."
+    return suggest(section, sections)
 
 
 def _only_looked_at(value: object) -> bool:

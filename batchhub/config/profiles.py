@@ -47,6 +47,9 @@ class _Words:
     required: bool = False
 
 
+_USUAL = ("partition", "cores", "memory", "walltime")
+"""What is asked where a profile's table does not say."""
+
 _DURATIONS = ("idle_timeout", "max_lifetime")
 _LONGEST = 365 * 24 * 3600
 _WORD_KEYS = tuple(field.name for field in dataclass_fields(_Words))
@@ -91,8 +94,8 @@ def _profile(table: Mapping[str, Any], where: str, clusters: Sequence[str]) -> P
     for key in ("at_most", "at_most_each"):
         if getattr(profile, key) < 0:
             raise ConfigError(f"{where}: {key} = {getattr(profile, key)} is no number of servers; 0 is no limit.")
-    asked = table.get("fields", {name: {} for name in ("partition", "cores", "memory", "walltime")})
     fixed = table.get("fixed", {})
+    asked = table.get("fields", {name: {} for name in _USUAL if name not in fixed})
     for key, value in (("fields", asked), ("fixed", fixed)):
         if not isinstance(value, Mapping):
             raise ConfigError(f"{where}: {key!r} is a table, not {value!r:.60}.")

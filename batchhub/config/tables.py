@@ -18,8 +18,9 @@ T = TypeVar("T")
 def suggest(word: str, known: typing.Iterable[str]) -> str:
     """``; did you mean 'host'?``, or the list of what is known."""
     names = sorted(known)
-    close = difflib.get_close_matches(word, names, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}."
+    plain = {name.lower(): name for name in names}
+    close = difflib.get_close_matches(word.lower(), plain, n=1)
+    return f"did you mean {plain[close[0]]!r}?" if close else f"known: {', '.join(names)}."
 
 
 def check_keys(table: Mapping[str, Any], known: typing.Iterable[str], where: str) -> None:

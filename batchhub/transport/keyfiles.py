@@ -39,7 +39,5 @@ def _read(setting: str, path: str, read: Callable[[str], Any]) -> Iterator[str]:
         read(path)
     except OSError as error:
         yield f"{setting}: {name} cannot be read: {error.strerror or error}."
-    except asyncssh.KeyEncryptionError:
-        yield f"{setting}: {name} has a passphrase, which nobody is there to type."
-    except (asyncssh.KeyImportError, ValueError) as error:
+    except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError, ValueError) as error:
         yield f"{setting}: {name} cannot be used: {error}."

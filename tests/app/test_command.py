@@ -78,6 +78,22 @@ def test_a_mistake_on_the_command_line(inside, words: str, sentence: str) -> Non
         ("c.BatchHub.statedir = 'x'", "did you mean 'state_dir'?"),
         ("c.DictionaryAuthenticator.allowed_user = {'a'}", "did you mean 'allowed_users'?"),
         ("c.Proxy.port = 'abc'", "port"),
+        (
+            "c.JupyterHub.port = 1",
+            "c.JupyterHub: there is no such section; it is JupyterHub's, and docs/from-jupyterhub.md",
+        ),
+        ("c.SlurmSpawner.req_nprocs = '1'", "docs/from-jupyterhub.md says what stands here in its place."),
+        ("c.BatchHub.authenticator_class = 'LDAP'", "did you mean 'ldap'?"),
+        (
+            "c.BatchHub.authenticator_class = 'jupyterhub.auth:PAMAuthenticator'",
+            "most of JupyterHub's have a name here",
+        ),
+        ("c.BatchHub.db_url = 'postgres://u:secret@h/d'", "it looks like 'sqlite:////var/lib"),
+        ("c.BatchHub.profiles = [{'name': 'lab', 'environment': {'A-B': 'x'}}]", "'A-B' is not the name of a variable"),
+        (
+            "c.BatchHub.profiles = [{'name': 'lab', 'prologue': 'a\\r\\nb'}]",
+            "holds a control character (a carriage return?)",
+        ),
         ("c.Proxy.port = 80443", "'port' trait of a Proxy instance should not be greater than 65535"),
         ("c.Sessions.idle_hours = 0.0", "Sessions.idle_hours: 0.0 is not from 0.01 to 100000."),
         ("c.BatchHub.keep_ended_days = -1", "'keep_ended_days' trait of a BatchHub instance should not be less than 0"),
@@ -121,9 +137,18 @@ def test_files_that_a_cluster_names_are_looked_at(inside) -> None:
             0o644,
             f"{locked} cannot be used: others can read or write it (mode 0644)",
         ),
-        ("key", key.export_private_key("pkcs8-pem", "secret").decode(), 0o600, f"{locked} has a passphrase"),
-        ("known_hosts", "login ssh-ed25519 AAAA", 0o600, "ssh.known_hosts: known_hosts cannot be used: "),
-        ("known_hosts", "login " + key.export_public_key().decode(), 0o600, f"{locked} has a passphrase"),
+        (
+            "key",
+            key.export_private_key("pkcs8-pem", "secret").decode(),
+            0o600,
+            f"{locked} cannot be used: Passphrase must be specified",
+        ),
+        (
+            "known_hosts",
+            "login " + key.export_public_key().decode(),
+            0o600,
+            f"{locked} cannot be used: Passphrase must be specified",
+        ),
     ):
         inside.file(name, text)
         (inside.home / name).chmod(mode)

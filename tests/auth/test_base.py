@@ -253,6 +253,7 @@ def test_problems_are_sentences() -> None:
     assert problems(says(None, allow_all=True)) == ()
     assert problems(says(None, admin_users={"ann"})) == ()
     assert "'Ann'" in problems(says(None, blocked_users={"Ann"}, allow_all=True))[0]
+    assert "nobody's name" in problems(says(None, allowed_users="ann, bob"))[0]
     prefixed = problems(says(None, username_prefix="gh-", allow_all=True, blocked_users={"eve", "gh-Bob", "gh-cat"}))
     assert ["begin with 'gh-'" in prefixed[0], "known here as 'gh-bob'" in prefixed[1], len(prefixed)] == [
         True,

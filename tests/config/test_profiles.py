@@ -88,6 +88,8 @@ def test_fixed() -> None:
         {"name": "lab", "fields": {}, "fixed": {"walltime": "8h", "memory": "4G", "cores": "2", "own": True}}
     )
     assert profile.fixed == {"walltime": 28800, "memory": 4096, "cores": 2, "own": True}
+    (profile,) = read({"name": "lab", "fixed": {"walltime": "8h"}})
+    assert [field.name for field in profile.fields] == ["partition", "cores", "memory"], "nobody is asked what is fixed"
 
 
 @pytest.mark.parametrize(
@@ -139,7 +141,7 @@ def test_fixed() -> None:
         ({"name": "lab", "fields": {"course": {"pattern": "("}}}, "is not a regular expression"),
         ({"name": "lab", "fields": {"on": {"kind": "checkbox", "default": "yes"}}}, "'yes' is not true or false"),
         ({"name": "lab", "fields": {"Course": {}}}, "lower-case letters"),
-        ({"name": "lab", "fixed": {"partition": "a b"}}, "both a field and fixed"),
+        ({"name": "lab", "fields": {"qos": {}}, "fixed": {"qos": "a"}}, "both a field and fixed"),
         ({"name": "lab", "fields": {}, "fixed": {"partition": "a b"}}, "fixed 'partition': 'a b' is not a name"),
         ({"name": "lab", "fields": {}, "fixed": {"cores": "four"}}, "fixed 'cores': 'four' is not an amount"),
         ({"name": "lab", "fields": {}, "fixed": {"cores": 1.5}}, "fixed 'cores': '1.5' is not a whole number"),
