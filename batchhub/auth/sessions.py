@@ -190,11 +190,12 @@ class Sessions:
         self._keep(session, now)
         others = [one for one in await self._store.sessions_of(user) if one.id != session.id]
         for left in others[MOST - 1 :]:
+            log.warning("%s has %d sessions: %s, used longest ago, is ended", user, MOST, left.id[:HANDLE])
             await self.revoke(left.id)
         return f"1.{_b64(secret)}.{_b64(self._mac(secret))}", session
 
-    async def read(self, cookie: str) -> Session | None:
-        """The session a cookie's value stands for, if it is good now; its use is noted. Raises StoreUnavailable."""
+    async def read(self, cookie: str, *, used: bool = True) -> Session | None:
+        """The session a cookie's value stands for, if it is good now; that it is ``used`` is noted. Raises StoreUnavailable."""
         session_id = self._read_cookie(cookie)
         if session_id is None:
             return None
@@ -205,7 +206,7 @@ class Sessions:
         if not session.good(now):
             self.forget((session_id,))
             return None
-        return await self._touch(session, now)
+        return await self._touch(session, now) if used else session
 
     async def end(self, cookie: str) -> bool:
         """End the session a cookie's value stands for, good or not; false if it stands for none.

@@ -111,7 +111,8 @@ class Handler(RequestHandler):
         if not 0 < len(cookie) <= 1024:
             return None
         # Where nobody has to be signed in, nobody is asked about: the way out stays open whatever else is closed.
-        return await self.web.services.people.visitor(cookie, self, ask=self.signed_in)
+        # What an open page asks by itself says nothing of whether anybody sits before it.
+        return await self.web.services.people.visitor(cookie, self, ask=self.signed_in, used=not self.by_script)
 
     def ask_to_sign_in(self) -> None:
         """Nobody is signed in: a navigation goes to the sign-in page and comes back, anything else is refused."""

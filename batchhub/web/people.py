@@ -298,9 +298,9 @@ class AuthPeople:
         sealed = self.asked.seal(Journey(step.way, state, "", "", keep))
         return Asking(asked.question, step.way, step.username, state, sealed)
 
-    async def visitor(self, cookie: str, handler: RequestHandler, *, ask: bool) -> Visitor | None:
+    async def visitor(self, cookie: str, handler: RequestHandler, *, ask: bool, used: bool = True) -> Visitor | None:
         """Whose session it is, with the rights they have now; ``ask``: they are asked about again if that was long ago."""
-        session = await self.sessions.read(cookie)
+        session = await self.sessions.read(cookie, used=used)
         user: StoredUser | None = await self.users.user(session.user) if session else None
         if session is None or user is None:
             return None

@@ -225,10 +225,12 @@ class People(Protocol):
     ) -> Awaitable[tuple[Entry, str]]:
         """End it: the session, and where to go. It ends at the address that ``leave`` named, and at no other. Raises Denied, TooMany, Unreachable."""
 
-    def visitor(self, cookie: str, handler: RequestHandler, *, ask: bool) -> Awaitable[Visitor | None]:
+    def visitor(
+        self, cookie: str, handler: RequestHandler, *, ask: bool, used: bool = True
+    ) -> Awaitable[Visitor | None]:
         """Whose session it is; ``None`` if it is no (longer a) session, or the request itself says that somebody else asks.
 
-        ``ask``: it may be asked whether they still may be here. Raises Unreachable when that could not be had for too long.
+        ``used``: it is a use of the session, which keeps it from being idle. ``ask``: it may be asked whether they still may be here. Raises Unreachable when that could not be had for too long.
         """
 
     def bearer(self, token: str, handler: RequestHandler | None = None) -> Awaitable[Visitor | None]:

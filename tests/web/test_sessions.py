@@ -324,6 +324,17 @@ async def test_a_bound_token_is_no_better_than_its_session(kept: Site) -> None:
     assert "for now" not in again.text
 
 
+async def test_an_open_page_does_not_keep_its_session_alive(kept: Site) -> None:
+    """It asks for its list by itself, for as long as it is open; what a person asks for counts."""
+    ann = await signed_in(kept, "ann")
+    for asking, code in (({}, 200), ({"Sec_Fetch_Mode": "cors"}, 403)):
+        await ann.get("/hub/home")
+        for _ in range(25):
+            kept.clock.now += timedelta(hours=1)
+            answer = await ann.get("/hub/home", X_XSRFToken=ann.xsrf, Accept="*/*", **asking)
+        assert answer.code == code
+
+
 async def test_a_bound_token_does_not_keep_its_session_alive(kept: Site) -> None:
     ann = await signed_in(kept, "ann")
     token = await until_out(ann)
