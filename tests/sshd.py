@@ -81,12 +81,12 @@ class Sshd:
 
     def sessions(self) -> list[psutil.Process]:
         """sshd's children, one for each connection."""
-        return psutil.Process(self._process.pid).children()
+        return _children(self._process.pid)
 
     @contextlib.contextmanager
     def stalled(self) -> Iterator[None]:
         """Meanwhile no connection of now answers anything, though all stay open; new ones are served."""
-        processes = [process for each in self.sessions() for process in (each, *each.children())]
+        processes = [process for each in self.sessions() for process in (each, *_children(each.pid))]
         stopped = [process for process in processes if _is_sshd(process)]
         for process in stopped:
             process.suspend()
@@ -98,10 +98,7 @@ class Sshd:
 
     def cut(self) -> None:
         """Kill every connection, as a reboot of the login node would."""
-        for child in psutil.Process(self._process.pid).children(recursive=True):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                if _is_sshd(child):
-                    child.send_signal(signal.SIGKILL)
+        _kill_sshds(_below(self._process.pid))
 
     def stop(self) -> None:
         """Stop listening; connections live on."""
@@ -113,11 +110,7 @@ class Sshd:
         """Stop listening, and kill every connection."""
         connections = self.sessions()
         self.stop()
-        for child in connections:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                for process in (*child.children(recursive=True), child):
-                    if _is_sshd(process):
-                        process.send_signal(signal.SIGKILL)
+        _kill_sshds([process for child in connections for process in (*_below(child.pid), child)])
 
     def restart(self) -> None:
         """Listen on the same port again."""
@@ -213,6 +206,27 @@ def _account(name: str, shell: str) -> Iterator[Path]:
                     account_tool("userdel", "-f", "-r", name, check=False)
                     shutil.rmtree(place, ignore_errors=True)
                     users.truncate(0)
+
+
+def _children(pid: int) -> list[psutil.Process]:
+    """psutil's own reads every process there is, and leaves out some when the kernel's time of the boot, in whole seconds, has just changed."""
+    found = []
+    with contextlib.suppress(OSError):
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                found.append(psutil.Process(int(child)))
+    return found
+
+
+def _below(pid: int) -> list[psutil.Process]:
+    return [process for child in _children(pid) for process in (child, *_below(child.pid))]
+
+
+def _kill_sshds(processes: Sequence[psutil.Process]) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if _is_sshd(process):
+                process.send_signal(signal.SIGKILL)
 
 
 def _is_sshd(process: psutil.Process) -> bool:
