@@ -37,7 +37,7 @@ from batchhub.app.vault_command import VaultCommand
 from batchhub.auth.dictionary import hash_password
 from batchhub.config import traits
 from batchhub.config.tables import suggest
-from batchhub.core.errors import BadInput, ConfigError, InvalidForm
+from batchhub.core.errors import BadInput, ConfigError, Denied, InvalidForm
 from batchhub.core.forms import check
 from batchhub.core.model import Server, UserName
 from batchhub.store import SoleHub, schema
@@ -169,7 +169,12 @@ class RenderCommand(Command):
                 "\n  ".join(["The form would refuse this:", *(f"{n}: {t}" for n, t in error.fields.items())])
             ) from error
         user = self.user or getpass.getuser()
-        account = site.cluster(profile.cluster).account_of(user)
+        try:
+            account = site.cluster(profile.cluster).account_of(user)
+        except Denied as error:
+            if self.user:
+                raise
+            raise BadInput(f"Say with --user=NAME whose script is to be shown; yours cannot be: {error}") from error
         epoch = datetime.fromtimestamp(0, UTC)
         server = Server(PREVIEW_ID, UserName(user), "", profile.cluster, profile.name, account, epoch, epoch)
         home = (self.home or f"/home/{account}").rstrip("/")

@@ -63,3 +63,6 @@ def test_the_shown_script_is_the_accounts(inside) -> None:
     refused = inside("render", "--user=ben")
     assert (refused.returncode, refused.stdout) == (1, "")
     assert "ben has no account on here" in refused.stderr
+    refused = inside("render")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "Say with --user=NAME" in refused.stderr
