@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, is_dataclass, replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -164,8 +164,13 @@ def _application(name: str, table: Any) -> Application:
 
 def make_dialect(cluster: ClusterSettings) -> Dialect:
     """The cluster's scheduler dialect, from its entry point and options. Raises ConfigError."""
-    cls = load_extension("batchhub.schedulers", cluster.scheduler, f"cluster {cluster.name!r}, scheduler")
-    options = read(cls, dict(cluster.scheduler_options), f"cluster {cluster.name!r}, scheduler_options")
+    where = f"cluster {cluster.name!r}, scheduler"
+    cls = load_extension("batchhub.schedulers", cluster.scheduler, where)
+    lacking = sorted(name for name in vars(Dialect) if not name.startswith("_") and not hasattr(cls, name))
+    if not isinstance(cls, type) or not is_dataclass(cls) or lacking:
+        why = f"it has no {lacking[0]!r}" if lacking else "it is no dataclass"
+        raise ConfigError(f"{where}: {cluster.scheduler} is no dialect (docs/dialects.md): {why}.")
+    options: Any = read(cls, dict(cluster.scheduler_options), f"cluster {cluster.name!r}, scheduler_options")
     dialect: Dialect = options
     return dialect
 
@@ -174,17 +179,19 @@ def load_extension(group: str, name: str, where: str) -> Any:
     """An extension class by its entry point's name, or ``package.module:Class``. Raises ConfigError."""
     if ":" in name:
         module, _, attribute = name.partition(":")
-        try:
-            return getattr(__import__(module, fromlist=[attribute]), attribute)
-        except (ImportError, AttributeError) as error:
-            raise ConfigError(f"{where}: {name} cannot be imported: {error}.") from error
+        return _imported(name, where, lambda: getattr(__import__(module, fromlist=[attribute]), attribute))
     found = {point.name: point for point in entry_points(group=group)}
     if name not in found:
         raise ConfigError(f"{where}: {name!r} is not known; {suggest(name, found)}")
+    return _imported(name, where, found[name].load)
+
+
+def _imported(name: str, where: str, load: Callable[[], Any]) -> Any:
     try:
-        return found[name].load()
-    except ImportError as error:
-        raise ConfigError(f"{where}: {name} cannot be imported: {error}.") from error
+        return load()
+    except Exception as error:
+        # Whatever somebody else's module does when it is imported is a matter of the configuration.
+        raise ConfigError(f"{where}: {name} cannot be imported: {type(error).__name__}: {error}.") from error
 
 
 def hub_address(hub: Hub) -> str:

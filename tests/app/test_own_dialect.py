@@ -95,3 +95,25 @@ def test_what_is_wrong_with_it_is_said_at_start(package: Path, changes: dict[str
     with pytest.raises(ConfigError) as caught:
         site(package, **changes)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("class Mine:\n  def (", "SyntaxError: "),
+        ("raise RuntimeError('no licence')", "RuntimeError: no licence"),
+        ("def Mine(): pass", "mine:Mine is no dialect (docs/dialects.md): it has no 'accounting'"),
+        ("class Mine(Slurm): pass\ndel Mine", "cannot be imported"),
+        ("Mine = Slurm()", "it is no dataclass"),
+        ("@dataclass\nclass Mine: a: int = 1", "it has no 'accounting'"),
+        ("@dataclass(frozen=True)\nclass Mine(Slurm):\n  def __post_init__(self): raise ValueError('no a')", "no a"),
+    ],
+)
+def test_a_module_that_is_broken_is_no_traceback(package: Path, code: str, words: str, monkeypatch: Any) -> None:
+    head = "from dataclasses import dataclass\nfrom batchhub.schedulers.slurm import Slurm\n"
+    (package / "mine.py").write_text(head + code)
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    with pytest.raises(ConfigError) as caught:
+        make_dialect(site(package, scheduler="mine:Mine", scheduler_options={}).cluster("campus"))
+    assert words in str(caught.value)
+    assert str(caught.value).startswith("cluster 'campus', scheduler")
