@@ -13,14 +13,13 @@ from traitlets import Unicode
 
 from batchhub.app.command import Command, say
 from batchhub.app.jobs import SiteJobBuilder
-from batchhub.app.plan import plan_hub
+from batchhub.app.plan import plan_hub, without_effect
 from batchhub.app.proxying import plan_proxy
 from batchhub.app.reach import unusable_files
 from batchhub.app.site import load_authenticators, read_site
 from batchhub.app.ssh_ca import AuthorityFiles
 from batchhub.app.state import StateDirectory
 from batchhub.auth.base import Authenticator
-from batchhub.auth.rules import problems
 from batchhub.config import traits
 from batchhub.core.errors import ConfigError
 from batchhub.proxy.tls import server_context
@@ -73,9 +72,8 @@ class ConfigCommand(Command):
             server_context(plan.settings.tls)
         for words in unusable_files(site.clusters):
             raise ConfigError(words)
-        for way in ways.values():
-            for words in problems(way):
-                say(f"Warning: {words}")
+        for words in without_effect(site, ways):
+            say(f"Warning: {words}")
         where = self.config_path or "the defaults"
         say(f"{where}: {len(site.clusters)} clusters, {len(site.profiles)} profiles; nothing is wrong.")
 

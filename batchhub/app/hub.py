@@ -21,7 +21,7 @@ from batchhub.app.metrics import HubMetrics, MeteredTransport
 from batchhub.app.orphans import grounds_of
 from batchhub.app.owning import Owning
 from batchhub.app.people import make_hooks, make_people, make_sources
-from batchhub.app.plan import HubPlan
+from batchhub.app.plan import HubPlan, without_effect
 from batchhub.app.reach import make_transport
 from batchhub.app.revocations import Revocations
 from batchhub.app.site import make_dialect
@@ -29,7 +29,6 @@ from batchhub.app.ssh_ca import site_authority
 from batchhub.app.state import no_core_dump, utc_now
 from batchhub.auth.audit import AuditTrail
 from batchhub.auth.keys import ManagedKeys
-from batchhub.auth.rules import never_known, problems
 from batchhub.control.broadcast import Broadcast
 from batchhub.control.collecting import COLLECT_AGAIN
 from batchhub.control.company import Company, Notes
@@ -218,16 +217,8 @@ class Hub:
         self._builder.check()
         self._sole.claim()
         await self.store.open()
-        for authenticator in plan.authenticators.values():
-            for words in problems(authenticator):
-                log.warning("%s", words)
-        for cluster in plan.site.clusters:
-            for name in never_known(cluster.accounts, plan.authenticators.values()):
-                log.warning(
-                    "cluster %r: accounts: nobody who signs in is called %r, so the entry has no effect",
-                    cluster.name,
-                    name,
-                )
+        for words in without_effect(plan.site, plan.authenticators):
+            log.warning("%s", words)
         services = WebServices(
             hub=self.service,
             people=self._people,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -15,6 +15,7 @@ from batchhub.app.orphans import orphan_settings
 from batchhub.app.site import Site, hub_address, over_https, with_limits
 from batchhub.app.state import StateDirectory, utc_now
 from batchhub.auth.base import Authenticator, LoginKind, Place
+from batchhub.auth.rules import never_known, problems
 from batchhub.auth.sessions import SessionSettings
 from batchhub.auth.ways import check_ways
 from batchhub.config import traits
@@ -87,6 +88,15 @@ def check_pass_through(site: Site, authenticators: Mapping[str, Authenticator]) 
                 f"cluster {cluster.name!r}: sign_in = 'session' uses the password or the tickets that people sign in to the hub with, and no way to sign in that is offered "
                 "has the cluster's: take 'ssh', 'pam', 'ldap' or 'kerberos', or set pass_through where the password is the same."
             )
+
+
+def without_effect(site: Site, authenticators: Mapping[str, Authenticator]) -> Iterator[str]:
+    """What the configuration says of people in vain, as sentences for whoever starts the hub."""
+    for one in authenticators.values():
+        yield from problems(one)
+    for cluster in site.clusters:
+        for name in never_known(cluster.accounts, authenticators.values()):
+            yield f"cluster {cluster.name!r}: accounts names {name!r}, whom no way to sign in knows by this name: the entry has no effect."
 
 
 def plan_hub(

@@ -160,10 +160,11 @@ def test_files_that_a_cluster_names_are_looked_at(inside) -> None:
 
 
 def test_who_could_never_sign_in_is_said(inside) -> None:
-    inside.config("c.BatchHub.authenticator_class = 'pam'")
-    assert inside("config", "--check").stdout.startswith(
-        "Warning: Nobody can sign in: set c.PAMAuthenticator.allow_all"
-    )
+    clusters = {"here": {"scheduler": "local", "accounts": {"Ann": "asmith"}}}
+    inside.config("c.BatchHub.authenticator_class = 'pam'", BatchHub__clusters=clusters)
+    said = inside("config", "--check").stdout
+    assert said.startswith("Warning: Nobody can sign in: set c.PAMAuthenticator.allow_all")
+    assert "Warning: cluster 'here': accounts names 'Ann', whom no way to sign in knows by this name" in said
 
 
 def test_mistakes_in_the_sites_toml(inside) -> None:
