@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from traitlets import Bool, Float, Int, Unicode
 
 from batchhub.auth.base import Authenticator, KnownPerson, LoginKind, Place
-from batchhub.auth.blocking import Blocking
+from batchhub.auth.blocking import THREADS, Blocking
 from batchhub.auth.rules import outer_names
 from batchhub.core.errors import ConfigError, Denied, Unreachable
 
@@ -50,6 +50,12 @@ class PAMAuthenticator(Authenticator):
         True, help="Refuse accounts whose shell is nologin or false, which sshd and login do not let in either."
     ).tag(config=True)
     timeout = Float(60.0, help="Seconds PAM may take to answer.").tag(config=True)
+    threads = Int(
+        THREADS,
+        min=1,
+        max=64,
+        help="Questions to PAM at a time. 1 where one of its modules is not made for threads; more where answers take seconds and many come at once.",
+    ).tag(config=True)
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -57,7 +63,7 @@ class PAMAuthenticator(Authenticator):
             raise ConfigError(
                 "PAMAuthenticator.open_sessions must be False: the notebook does not run on this machine."
             )
-        self._blocking = Blocking("pam")
+        self._blocking = Blocking("pam", threads=self.threads)
 
     def settle(self, place: Place) -> None:
         """Raises ConfigError without libpam, and warns of a service that nobody could sign in by."""
@@ -75,8 +81,8 @@ class PAMAuthenticator(Authenticator):
         del handler
         # The name PAM is asked about is the one the hub will know: "Bob" and "bob" may be two accounts.
         name, password = self.normalize_username(str(data.get("username", ""))), str(data.get("password", ""))
-        if not name or not password or "\0" in name + password:
-            # An account without a password must not be open to the network, even where PAM says nullok.
+        if not name or not password or "\0" in name + password or "/" in name:
+            # An account without a password must not be open to the network, even where PAM says nullok; and modules make paths of names.
             return None
         return await self._ask(lambda: self._check(name, password))
 
@@ -107,6 +113,10 @@ class PAMAuthenticator(Authenticator):
             if error.errno == _NEW_PASSWORD:
                 # pam_acct_mgmt says so, which is asked after the password was right.
                 raise Denied(EXPIRED) from error
+            if error.errno == _NO_ANSWER:
+                log.warning(
+                    "PAM service %s asks for more than a password; SSHAuthenticator could pass it on", self.service
+                )
             if error.errno not in _REFUSALS:
                 raise Unreachable("Passwords cannot be checked right now. Please try again later.") from error
             return None
@@ -155,6 +165,8 @@ _SERVICES = (Path("/etc/pam.d"), Path("/usr/lib/pam.d"), Path("/usr/etc/pam.d"))
 """Where Linux-PAM looks, pam.d(5), and where distributions' own files are."""
 _NEW_PASSWORD = 12
 """NEW_AUTHTOK_REQD, as Linux-PAM numbers it (_pam_types.h)."""
+_NO_ANSWER = 19
+"""CONV_ERR."""
 _REFUSALS = frozenset({6, 7, 10, 11, _NEW_PASSWORD, 13})
 """Of pam_authenticate(3) and pam_acct_mgmt(3), what speaks of the account and not of PAM: PERM_DENIED, AUTH_ERR, USER_UNKNOWN, MAXTRIES, NEW_AUTHTOK_REQD,
 ACCT_EXPIRED. Others: a module is missing, a daemon or directory is away, this process may not read /etc/shadow, more is asked than a password."""

@@ -168,10 +168,34 @@ async def test_pam_that_cannot_say_is_no_answer(pam, account) -> None:
             await pam.refresh_user(Known(account))
         with pytest.raises(Unreachable, match="cannot be checked right now"):
             await enter(pam, account, PASSWORD)
-        service.write_text("auth required pam_unix.so nodelay\nauth required pam_unix.so nodelay audit\n")
-        assert "password" not in str(await asyncio.gather(enter(pam, account, PASSWORD), return_exceptions=True))
     finally:
         service.write_text(SERVICE)
+
+
+@pytest.mark.parametrize(
+    ("number", "raised", "words"),
+    [
+        (7, None, ""),  # AUTH_ERR
+        (10, None, ""),  # USER_UNKNOWN
+        (9, Unreachable, ""),  # AUTHINFO_UNAVAIL: the directory behind it is away, or /etc/shadow cannot be read
+        (19, Unreachable, "asks for more than a password"),  # CONV_ERR: a code besides
+    ],
+)
+async def test_what_pam_cannot_do_is_not_a_wrong_password(monkeypatch, caplog, number, raised, words) -> None:
+    pamela = pytest.importorskip("pamela")
+
+    def refuse(*_args, **_traits) -> None:
+        raise pamela.PAMError("no", number)
+
+    monkeypatch.setattr(pamela, "authenticate", refuse)
+    made = PAMAuthenticator(allow_all=True)
+    if raised is None:
+        assert await enter(made, "ann", "p") is None
+    else:
+        with pytest.raises(raised, match="cannot be checked right now"):
+            await enter(made, "ann", "p")
+    assert words in caplog.text
+    made.close()
 
 
 async def test_an_account_without_a_password(pam, account) -> None:
@@ -213,6 +237,29 @@ async def test_pam_that_hangs(monkeypatch) -> None:
     async with asyncio.timeout(60):
         while made._blocking._waiting:
             await asyncio.sleep(0)
+    made.close()
+
+
+async def test_what_would_be_a_path_is_no_name(monkeypatch) -> None:
+    made = PAMAuthenticator(allow_all=True)
+    monkeypatch.setattr(made, "_check", lambda *_: pytest.fail("PAM was asked"))
+    for name in ("../ann", "/etc/passwd", "ann/x"):
+        assert await enter(made, name, "p") is None
+    made.close()
+
+
+async def test_one_at_a_time_if_a_module_needs_it(monkeypatch) -> None:
+    made, busy, most = PAMAuthenticator(threads=1), [], []
+
+    def check(name, password):
+        busy.append(name)
+        threading.Event().wait(0.001)
+        most.append(len(busy))
+        busy.remove(name)
+
+    monkeypatch.setattr(made, "_check", check)
+    await asyncio.gather(*(enter(made, name, "p") for name in "abcdef"))
+    assert most == [1] * 6
     made.close()
 
 
