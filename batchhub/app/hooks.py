@@ -26,6 +26,8 @@ from batchhub.core.model import OptionValue, Outcome, Person, Server, ServerId, 
 
 log = logging.getLogger(__name__)
 
+THREADS = 24
+"""Hooks at a time: a cluster's starts that are prepared together (16) do not use up their time limit by waiting for each other."""
 ENDS_AT_ONCE = 4
 """Ends that ``post_stop_hook`` is told of at a time, others wait: a maintenance ends all servers in a minute, and starts need threads too."""
 
@@ -111,7 +113,7 @@ class Hooks:
         self._ends = ends
         self._telling: set[ServerId] = set()
         self._threads = Blocking(
-            "hooks", "Too much is asked of this site's hooks right now; please try again in a minute."
+            "hooks", "Too much is asked of this site's hooks right now; please try again in a minute.", THREADS
         )
         self._tasks = Tasks("hooks")
         self._room = asyncio.Semaphore(ENDS_AT_ONCE)
