@@ -9,6 +9,7 @@ import pwd
 import secrets
 import signal
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -56,12 +57,8 @@ class LocalTransport(CommandTransport):
         text = script(command, fence, command.deadline, self._settings.path)
         argv = self._argv(text, user)
         capture = _Capture(command.output_limit + BANNER_LIMIT)
-        loop = asyncio.get_running_loop()
         try:
-            # A session of its own makes a process group that can be killed as one.
-            transport, _ = await loop.subprocess_exec(
-                lambda: capture, *(encode(part) for part in argv), start_new_session=True
-            )
+            transport = await _start(capture, argv)
         except OSError as error:
             raise Unreachable(f"{argv[0]} cannot be run on {self._place}: {error.strerror or error}.") from error
         self._running.add(transport)
@@ -132,6 +129,30 @@ class _Capture(asyncio.SubprocessProtocol):
 def running_account() -> str:
     """The name of the account that runs this."""
     return pwd.getpwuid(os.geteuid()).pw_name
+
+
+async def _start(capture: _Capture, argv: Sequence[str]) -> asyncio.SubprocessTransport:
+    """Start it in a session of its own, which makes a process group that can be killed as one. Raises OSError."""
+    words = (encode(part) for part in argv)
+    starting = asyncio.ensure_future(
+        asyncio.get_running_loop().subprocess_exec(lambda: capture, *words, start_new_session=True)
+    )
+    try:
+        transport, _ = await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        # asyncio itself would kill the first process alone, and then wait for as long as any of its children holds the pipes.
+        starting.add_done_callback(_discard)
+        await asyncio.wait({starting})
+        raise
+    return transport
+
+
+def _discard(starting: asyncio.Future[tuple[asyncio.SubprocessTransport, _Capture]]) -> None:
+    """Nobody wants what was started."""
+    if not starting.cancelled() and starting.exception() is None:
+        transport, _ = starting.result()
+        _signal(transport.get_pid(), signal.SIGKILL)
+        transport.close()
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

@@ -54,6 +54,18 @@ async def test_a_cancelled_run_is_killed(local: LocalTransport, tmp_path: Path) 
     assert not alive(tag)
 
 
+async def test_cancelled_at_any_moment_of_its_start_it_is_gone(local: LocalTransport) -> None:
+    tag = f"batchhub-{os.getpid()}-starting"
+    for steps in range(20):
+        task = asyncio.ensure_future(local.run(Command(("sh", "-c", "sleep 300; true", tag))))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(task, 60)
+    assert not alive(tag)
+
+
 async def test_a_child_left_behind_does_not_hold_the_answer(local: LocalTransport) -> None:
     done = await local.run(Command(("sh", "-c", "sleep 20 & echo $!"), deadline=15.0))
     assert (done.code, done.timed_out) == (0, False)
