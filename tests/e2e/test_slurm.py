@@ -283,7 +283,7 @@ def test_the_hub_is_killed_and_started_again_while_a_kernel_computes(site) -> No
             lab.admin("scontrol", "update", f"nodename={node}", "state=resume", check=False)
 
 
-def test_a_controller_that_is_away_for_a_minute_changes_nothing(site) -> None:
+def test_a_controller_that_is_away_changes_nothing(site) -> None:
     hub, lab = site
     with browser() as chromium:
         bob = Person(chromium, hub)
@@ -299,9 +299,9 @@ def test_a_controller_that_is_away_for_a_minute_changes_nothing(site) -> None:
             home = bob.context.new_page()
             home.goto(f"{hub.url}/hub/home")
             expect(home.get_by_text("The scheduler does not answer at the moment").first).to_be_visible(timeout=120_000)
-            while time.monotonic() - stopped < 60:
-                bob.compute("print('still', 6 * 7)", "still 42")
-                time.sleep(5)
+            # Ten minutes of it, by the hub's clock, are in tests/lab/test_faults_real.py.
+            wait_until(lambda: time.monotonic() - stopped > 20, 20, "it is asked several times")
+            bob.compute("print('still', 6 * 7)", "still 42")
             home.reload()
             expect(home.get_by_text("Ready").first).to_be_visible()
             expect(home.get_by_text("The scheduler does not answer at the moment").first).to_be_visible()
