@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from batchhub.core.asking import Talk
 from batchhub.core.errors import TooMany
@@ -15,12 +15,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Half:
-    """One of them. ``name`` is the account that it is about, ``address`` where the browser is, ``password`` what was typed first."""
+    """One of them. ``name`` is the account that it is about, ``address`` where the browser is. It is kept for longer than its talk: no secret may be here."""
 
     talk: Talk
     name: str
     address: str
-    password: str = field(default="", repr=False)
 
 
 class HalfOpen:

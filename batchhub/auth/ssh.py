@@ -86,7 +86,7 @@ class SSHAuthenticator(Authenticator):
             except (BadInput, Denied) as error:
                 log.warning("sign-in of %.100r refused before anybody was asked: %s", name, error)
                 return None
-            return self._answer(Half(talk, name, _address(handler), password), verdict)
+            return self._answer(Half(talk, name, _address(handler)), verdict)
         finally:
             self._half.done()
 
@@ -108,7 +108,7 @@ class SSHAuthenticator(Authenticator):
         if isinstance(verdict, Accepted):
             if not self.pass_through and verdict.held is not None:
                 verdict.held.close()
-            return {"name": half.name, "brought": Brought(half.password, verdict.held)}
+            return {"name": half.name, "brought": Brought(verdict.password, verdict.held)}
         if isinstance(verdict, Refused):
             log.warning(
                 "the sshd of %s refused %.100r: %s", self._door.host if self._door else "?", half.name, verdict.why

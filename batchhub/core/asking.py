@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from batchhub.core.errors import BadInput
@@ -56,9 +56,10 @@ class Held(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The login node let them in."""
+    """The login node let them in. ``password`` is the one that was typed first, for whoever may use it on."""
 
     held: Held | None = None
+    password: str = field(default="", repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -198,6 +198,9 @@ async def sign_in_as(connection: Connection, identity: str, account: str, own: O
                 f"{connection.label} asks for more than the password ({asker.wanted}): sign in to the hub again."
             ) from error
         raise
+    finally:
+        if asker is not None:
+            asker.forget()  # the connection has it as long as it lives
     await own.accepted(account, proof)
 
 
@@ -303,12 +306,12 @@ class SSHTalk(Answering):
             late = self._answers is not None and isinstance(error.__cause__, asyncssh.ConnectionLost)
             return Refused(str(error), TOO_LATE if late else "")
         if self._door.keep:
-            return Accepted(HeldConnection(connection, *self._door.end, self._account))
+            return Accepted(HeldConnection(connection, *self._door.end, self._account), self._password)
         connection.close()
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):
                 await connection.wait_closed()
-        return Accepted()
+        return Accepted(password=self._password)
 
     def _unreachable(self, words: str) -> HubError:
         log.warning("nobody can sign in: %s", words)

@@ -1,8 +1,10 @@
 """People's own SSH connections against a real sshd: by the password of their sign-in while they are signed in, and by a key that the hub made."""
 
 import asyncio
+import gc
 import logging
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,6 +33,7 @@ from batchhub.core.errors import ConfigError, Denied, NotFound, TooMany, Unreach
 from batchhub.core.model import UserName
 from batchhub.core.personal import Remedy
 from batchhub.core.ports import Command, Transport
+from batchhub.transport.asking import Answering
 from batchhub.transport.credentials import Password
 from tests.auth.test_keys import Memory
 from tests.codes import NAME, PASSWORD, Codes, account, login_node
@@ -137,6 +140,9 @@ async def test_while_they_are_signed_in(session: Hub, simple: Sshd, caplog: pyte
     assert found.name == "ann"
     assert await session.owning.missing("hpc", ANN) is None
     assert await session.run() == NAME
+    session.owning.let_go(session.cluster, NAME)
+    assert await session.run() == NAME, "by the password, on a connection of its own"
+    assert remembering() == [], "an open connection does not need it any more"
     session.owning.passwords.sessions_ended(["s1"])
     with pytest.raises(Unreachable, match="Sign out and in again"):
         await session.run()
@@ -144,6 +150,22 @@ async def test_while_they_are_signed_in(session: Hub, simple: Sshd, caplog: pyte
     await session.sign_in()
     assert await session.run() == NAME, "no pause after what was no failure of the host"
     assert PASSWORD not in caplog.text + repr(found) + repr(session.owning)
+
+
+def remembering() -> list[Answering]:
+    return [one for one in gc.get_objects() if isinstance(one, Answering) and one._password]
+
+
+async def test_a_sign_in_that_nobody_finishes_is_forgotten(double: tuple[Sshd, Codes]) -> None:
+    server, _ = double
+    async for hub in closing(Hub(server, sign_in="session", client_keys=[server.client_key])):
+        assert isinstance(await sign_in(hub.way, None, {"username": NAME, "password": PASSWORD}), Asked)
+        (half,) = hub.way._half._waiting.values()
+        assert len(remembering()) == 1
+        half.talk.close()  # as when its time is over
+        await until(lambda: not server.sessions())
+        assert remembering() == []
+        assert PASSWORD not in [getattr(half, field.name) for field in fields(half)]
 
 
 async def test_a_session_that_ended_elsewhere_opens_nothing(session: Hub) -> None:
