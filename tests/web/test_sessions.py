@@ -64,7 +64,7 @@ async def test_an_idle_one_is_there_to_be_ended(kept: Site) -> None:
     kept.clock.now += timedelta(days=2)
     ann = await signed_in(kept, "ann")
     mine, idle = await handles(ann)
-    ann.has("here, for want of use", "2026-03-15T09:30:00Z")
+    ann.has("Idle. Open notebooks:", "2026-03-15T09:30:00Z")
     assert [one["idle"] for one in json.loads((await api(ann, "GET", "ann/sessions")).body)["sessions"]] == [
         False,
         True,
