@@ -143,14 +143,34 @@ def report(row: Any) -> JobReport | None:
         time_limit=timedelta(seconds=limit) if type(limit) is int and 0 < limit < 10**9 else None,
     )
     match phase:
+        case "Pending" | "Running" if metadata.get("deletionTimestamp"):
+            return _leaving(replace(base_report, host=address, started=began), row)
         case "Pending":
             return _pending(base_report, row, began)
         case "Running":
-            seen = JobState.COMPLETING if metadata.get("deletionTimestamp") else JobState.RUNNING
-            return replace(base_report, state=seen, host=address, started=began)
+            return replace(base_report, state=JobState.RUNNING, host=address, started=began)
         case "Succeeded" | "Failed":
             return _ended(base_report, row, began)
     return base_report
+
+
+def _leaving(report: JobReport, row: Any) -> JobReport:
+    """On its way out, in the time that it has for that; but on a node that is lost nobody ends it, and it is shown so until the node is back."""
+    lost = [word for word in _reasons(row) if word in _NODE]
+    if not lost:
+        return replace(report, state=JobState.COMPLETING)
+    ended = _time(_part(row, "metadata").get("deletionTimestamp"))
+    return replace(report, state=JobState.NODE_FAIL, reason=lost[0], ended=ended)
+
+
+def _reasons(row: Any) -> list[str]:
+    """Why the pod as a whole ended or has to."""
+    disruptions = [
+        _line(condition.get("reason"))
+        for condition in _rows(row, "status", "conditions")
+        if condition.get("type") == "DisruptionTarget" and condition.get("status") == "True"
+    ]
+    return [word for word in (_line(_part(row, "status").get("reason")), *disruptions) if word]
 
 
 def _pending(report: JobReport, row: Any, began: datetime | None) -> JobReport:
@@ -159,8 +179,6 @@ def _pending(report: JobReport, row: Any, began: datetime | None) -> JobReport:
     Its deadline counts from when a node took it, so it runs from then on: what never comes up (an image that cannot be had, a home that cannot be
     mounted) is a start that takes too long, and not one that waits for ever.
     """
-    if _part(row, "metadata").get("deletionTimestamp"):
-        return replace(report, state=JobState.COMPLETING)
     for condition in _rows(row, "status", "conditions"):
         if condition.get("type") == "PodScheduled" and condition.get("status") != "True":
             return replace(report, state=JobState.PENDING, reason=_why(condition))
@@ -185,12 +203,7 @@ def _ended(report: JobReport, row: Any, began: datetime | None) -> JobReport:
     last = next((one for one in over if one.get("exitCode") != 0), over[-1] if over else {})
     code = last.get("exitCode")
     code = code if type(code) is int and 0 <= code <= 255 else None
-    disruptions = [
-        _line(condition.get("reason"))
-        for condition in _rows(row, "status", "conditions")
-        if condition.get("type") == "DisruptionTarget" and condition.get("status") == "True"
-    ]
-    why = [word for word in (_line(status.get("reason")), *disruptions, _line(last.get("reason"))) if word]
+    why = [*_reasons(row), *filter(None, [_line(last.get("reason"))])]
     state = JobState.COMPLETED if status.get("phase") == "Succeeded" else _failure(frozenset(why))
     message = _line(status.get("message")) or _line(last.get("message"))
     return replace(

@@ -27,6 +27,7 @@ from batchhub.core.model import (
     JobState,
     Listing,
     Observation,
+    Outcome,
     Phase,
     QueueInfo,
     Server,
@@ -81,6 +82,24 @@ def listed(*pods: Any, **metadata: Any) -> Completed:
         "items": list(pods),
     }
     return Completed(0, json.dumps(found))
+
+
+BEGAN = datetime(2026, 11, 28, 9, tzinfo=UTC)
+ROW = Server(
+    ServerId("abcdefghijkl"),
+    UserName("alice"),
+    "",
+    "pods",
+    "lab",
+    "alice",
+    BEGAN,
+    BEGAN,
+    phase=Phase.STARTING,
+    job_id=ONE,
+    submit_tried=BEGAN,
+    started=BEGAN,
+)
+"""Whose job is :func:`pod`."""
 
 
 def refusal(reason: str, text: str = "no") -> Completed:
@@ -364,6 +383,14 @@ def test_read_submit() -> None:
         (pod(podIP=None), S.RUNNING, ""),
         (pod(podIP="evil.example"), S.RUNNING, ""),
         (pod(meta={"deletionTimestamp": AT}), S.COMPLETING, ""),
+        (pod(meta={"deletionTimestamp": AT}, conditions=disrupted("PreemptionByScheduler")), S.COMPLETING, ""),
+        # Nobody ends it there: it is shown so for as long as the node is away, and its owner is not to wait for that.
+        (pod(meta={"deletionTimestamp": AT}, reason="NodeLost"), S.NODE_FAIL, "NodeLost"),
+        (
+            pod(meta={"deletionTimestamp": AT}, conditions=disrupted("DeletionByTaintManager")),
+            S.NODE_FAIL,
+            "DeletionByTaintManager",
+        ),
         (pod(phase="Succeeded", containerStatuses=over(0, "Completed")), S.COMPLETED, ""),
         (pod(phase="Failed", containerStatuses=over(3)), S.FAILED, "Error"),
         (pod(phase="Failed", containerStatuses=[*over(0, "Completed"), *over(3)]), S.FAILED, "Error"),
@@ -425,21 +452,7 @@ def test_what_is_known_of_a_pod() -> None:
 
 def test_what_never_comes_up_is_given_up_and_says_why() -> None:
     """An image that cannot be had, a home that cannot be mounted: on a node for ever, as far as Kubernetes is concerned."""
-    at = datetime(2026, 11, 28, 9, tzinfo=UTC)
-    row = Server(
-        ServerId("abcdefghijkl"),
-        UserName("alice"),
-        "",
-        "pods",
-        "lab",
-        "alice",
-        at,
-        at,
-        phase=Phase.STARTING,
-        job_id=ONE,
-        submit_tried=at,
-        started=at,
-    )
+    row, at = ROW, BEGAN
     waiting = [{"state": {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling image"}}}]
     for containers, word in ((waiting, "ImagePullBackOff: Back-off pulling image"), ([], "")):
         taken = pod(phase="Pending", startTime=AT, containerStatuses=containers)
@@ -451,6 +464,17 @@ def test_what_never_comes_up_is_given_up_and_says_why() -> None:
         after, decision = step(row, seen, at + timedelta(minutes=6), limits)
         assert decision.give_up
         assert after.words.endswith(f"What held it up: {word}" if word else "the job was cancelled.")
+
+
+def test_a_pod_on_a_lost_node_has_its_time_to_end_and_no_more() -> None:
+    away = pod(meta={"deletionTimestamp": AT}, conditions=disrupted("DeletionByTaintManager"))
+    report = KUBE.read_status(listed(away), [ONE]).jobs[ONE]
+    row, at = replace(ROW, phase=Phase.STOPPING), BEGAN
+    seen = Observation(Truth.SEEN, at, report)
+    limits = Limits(requeue_grace=timedelta(seconds=60))
+    assert step(row, seen, at + timedelta(seconds=59), limits)[1].saw is Sight.ENDING
+    after, decision = step(row, seen, at + timedelta(seconds=61), limits)
+    assert (decision.saw, after.outcome) == (Sight.FINISHED, Outcome.NODE_FAILURE)
 
 
 def test_a_pod_that_a_whole_list_does_not_hold_is_missing() -> None:
