@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_DN = re.compile(r"\s*[A-Za-z0-9][A-Za-z0-9.-]*\s*=")
 AWAY = timedelta(seconds=60)
 """For so long a server that did not answer is asked after the others: else everybody waits for it first, and the threads are soon taken."""
 
@@ -82,14 +84,7 @@ class LDAPAuthenticator(Authenticator):
     def settle(self, place: Place) -> None:
         """Refuse what could not work, or would let in whom nobody meant."""
         self._clock = place.clock
-        if bool(self.user_dns) == bool(self.search_base):
-            raise ConfigError("c.LDAPAuthenticator: either user_dns or search_base says where people are.")
-        if any("{username}" not in one for one in self.user_dns) or "{username}" not in self.search_filter:
-            raise ConfigError("c.LDAPAuthenticator: user_dns and search_filter must hold {username}.")
-        if (self.allowed_groups or self.admin_groups) and not self.group_base:
-            raise ConfigError(
-                "c.LDAPAuthenticator.group_base must say below which DN groups count: elsewhere a person might make one."
-            )
+        self._check_where()
         if bool(self.bind_dn) != bool(self.bind_password_file):
             raise ConfigError("c.LDAPAuthenticator: bind_dn and bind_password_file belong together.")
         if self.timeout < 1:
@@ -104,6 +99,23 @@ class LDAPAuthenticator(Authenticator):
         self._directories = tuple(
             Directory(address, self.ca_file, self.timeout, insecure=self.insecure) for address in addresses
         )
+
+    def _check_where(self) -> None:
+        """Where people and groups are. Raises ConfigError."""
+        if bool(self.user_dns) == bool(self.search_base):
+            raise ConfigError("c.LDAPAuthenticator: either user_dns or search_base says where people are.")
+        if any("{username}" not in one for one in self.user_dns) or "{username}" not in self.search_filter:
+            raise ConfigError("c.LDAPAuthenticator: user_dns and search_filter must hold {username}.")
+        for one in self.user_dns:
+            if not _DN.match(one):
+                raise ConfigError(
+                    f"c.LDAPAuthenticator.user_dns: {one!r} is no DN, as 'uid={{username}},ou=people,dc=example,dc=org' is. Where people bind with another "
+                    "name (Active Directory), use search_base."
+                )
+        if (self.allowed_groups or self.admin_groups) and not self.group_base:
+            raise ConfigError(
+                "c.LDAPAuthenticator.group_base must say below which DN groups count: elsewhere a person might make one."
+            )
 
     async def authenticate(self, handler: Any, data: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """Who the entry says it is, with the groups. Raises Unreachable when no server answers, TooMany."""

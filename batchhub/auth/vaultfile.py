@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,6 +17,8 @@ from cryptography.fernet import Fernet
 from batchhub.auth.secrets import read_own, write_own
 from batchhub.auth.vault import Vault
 from batchhub.core.errors import ConfigError, Conflict
+
+log = logging.getLogger(__name__)
 
 MOST_KEYS = 20
 """Keys in the file; more means that old ones are never taken out."""
@@ -34,6 +37,10 @@ class VaultFile:
         """The vault with the keys as they are in the file now."""
         seen = self._look()
         if seen is None:
+            if self._seen is not None:
+                log.error(
+                    "%s is gone, and a new key is made: put it back, or what was kept of people stays shut", self._path
+                )
             write_own(self._path, Fernet.generate_key() + b"\n", replace=False)
             seen = self._look()
         if seen != self._seen:

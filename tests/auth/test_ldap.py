@@ -303,6 +303,8 @@ def test_settings_that_cannot_work(server: Slapd, secret: str, tmp_path: Path) -
         ({"user_dns": []}, "either user_dns or search_base"),
         ({"search_base": BASE}, "either user_dns or search_base"),
         ({"user_dns": [f"uid=ann,{BASE}"]}, "must hold"),
+        ({"user_dns": ["{username}@example.org"]}, "is no DN.*use search_base"),
+        ({"user_dns": ["EXAMPLE\\{username}"]}, "is no DN"),
         ({"allowed_groups": {"hpc"}}, "group_base"),
         ({"bind_dn": "cn=x"}, "belong together"),
         ({"timeout": 0}, "at least 1"),

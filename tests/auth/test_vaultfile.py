@@ -25,6 +25,18 @@ def test_made_at_the_first_use_and_ours_alone(path) -> None:
     assert os.listdir(path.parent) == ["vault.keys"]
 
 
+def test_a_file_that_goes_is_missed(path, caplog) -> None:
+    hub = VaultFile(path)
+    sealed = hub.current().seal("x", "ann", STATE)
+    assert not caplog.text
+    kept = path.read_bytes()
+    path.unlink()
+    assert hub.current().open("x", "ann", sealed) is None
+    assert "vault.keys is gone" in caplog.text
+    path.write_bytes(kept)
+    assert hub.current().open("x", "ann", sealed) == STATE, "put back it is used at once"
+
+
 def test_many_start_at_once_with_one_key(path) -> None:
     with ThreadPoolExecutor(8) as pool:
         assert len(set(pool.map(lambda _: (VaultFile(path).current(), VaultFile(path).read_keys())[1], range(40)))) == 1
