@@ -32,6 +32,7 @@ XSRF_COOKIE = "batchhub-xsrf"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 MAX_NAME = 255
 MAX_FIELDS = 200
+_FRONT_ENDS = frozenset({"basic", "digest", "negotiate", "ntlm"})
 
 HEADERS = {
     "Content-Security-Policy": (
@@ -311,6 +312,15 @@ class Page(Handler):
             return
         title = TITLES.get(status, "Something went wrong")
         self.page("error.html", status=status, title=title, message=message)
+
+
+def authorized(request: HTTPServerRequest) -> bool:
+    """Whether it comes with an ``Authorization`` for us, right or wrong.
+
+    What a browser sends because a front end asked for it, a password or a ticket, is for that: it goes along with every request.
+    """
+    given = request.headers.get("Authorization")
+    return given is not None and given.strip().partition(" ")[0].lower() not in _FRONT_ENDS
 
 
 def asker(request: HTTPServerRequest, key: bytes, now: datetime) -> str:

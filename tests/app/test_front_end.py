@@ -215,6 +215,23 @@ def test_this_machine_as_a_front_end_is_warned_of(caplog: pytest.LogCaptureFixtu
     assert "everybody who can run a program here" in caplog.text
 
 
+@pytest.mark.parametrize("scheme", ["Basic YW5uOm5uYQ==", "Negotiate YII=", "Digest username=ann"])
+async def test_what_the_front_end_asked_the_browser_for_keeps_no_page_from_its_api(tmp_path: Path, scheme: str) -> None:
+    """nginx passes on what its ``auth_basic`` asked for, with every request: it is no token of ours, nor a way round the XSRF token."""
+    async with both(tmp_path) as (w, site):
+        browser = site.browser()
+        sealed = {HEADER: vouch(KEY, {"remote-user": "ann"}, w.clock()), "Authorization": scheme}
+        assert (await browser.ask("GET", "/hub/login", headers=sealed)).code == 303
+        await browser.ask("GET", "/hub/home", headers=sealed)
+        script = {**sealed, "Sec-Fetch-Mode": "cors", "Accept": "*/*"}
+        assert (await browser.ask("GET", "/hub/api/user", headers=script)).code == 403
+        assert (await browser.ask("GET", "/hub/api/user", headers={**script, "X-XSRFToken": browser.xsrf})).code == 200
+        assert (await browser.ask("GET", "/hub/api/user", headers={**script, "Authorization": "token x"})).code == 403
+        assert (await browser.ask("GET", "/user/ann/lab", headers=sealed)).code == 302, (
+            "the page about a stopped server"
+        )
+
+
 # ---------------------------------------------------------------- where people are, whoever they are
 
 

@@ -9,7 +9,7 @@ from tornado.web import HTTPError
 
 from batchhub.core.errors import BadInput, Denied, InvalidForm, NotFound
 from batchhub.core.model import UserName
-from batchhub.web.base import Handler
+from batchhub.web.base import Handler, authorized
 from batchhub.web.ports import Visitor
 
 MAX_TOKEN = 512
@@ -20,7 +20,7 @@ class ApiHandler(Handler):
 
     async def find_visitor(self) -> Visitor | None:
         """By ``Authorization: token …`` (or ``Bearer``); only without that header by the session cookie."""
-        if "Authorization" not in self.request.headers:
+        if not authorized(self.request):
             return await super().find_visitor()
         token = bearer_token(self)
         return await self.web.services.people.bearer(token, self) if token else None

@@ -12,7 +12,7 @@ from batchhub.core.errors import BadInput, Denied, HubError, NotFound
 from batchhub.core.hosts import ENTER, Origin
 from batchhub.core.model import read_server_name
 from batchhub.core.tickets import COOKIE_NAME, ENTRY_LIFE, Entry, Ticket, sign, sign_entry
-from batchhub.web.base import Handler, Page
+from batchhub.web.base import Handler, Page, authorized
 
 _TRIES = "batchhub-tries"
 MOST_TRIES = 5
@@ -166,7 +166,7 @@ def wants_page(handler: Handler) -> bool:
     headers = handler.request.headers
     if handler.by_script or "Upgrade" in headers or headers.get("X-Requested-With", "") == "XMLHttpRequest":
         return False
-    if "/api/" in handler.request.path or "Authorization" in headers:
+    if "/api/" in handler.request.path or authorized(handler.request):
         return False
     return "text/html" in headers.get("Accept", "text/html") or headers.get("Accept") == "*/*"
 
