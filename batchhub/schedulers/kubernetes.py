@@ -331,7 +331,7 @@ def _owned(pod: dict[str, Any], request: JobRequest, image: str) -> dict[str, An
     if not isinstance(first, list) or not all(isinstance(one, dict) for one in first):
         raise BadInput("#POD: spec.initContainers: a list of containers is expected.")
     for container in [*first, *containers]:
-        container.setdefault("image", image)
+        container["image"] = container.get("image") or image  # a form's field may be left empty
         if not _IMAGE.fullmatch(str(container["image"])):
             raise BadInput(
                 f"image: {str(container['image'])[:80]!r} is not the name of a container image; the administrator sets scheduler_options.image, or "

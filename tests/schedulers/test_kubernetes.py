@@ -278,6 +278,8 @@ def test_manifests_that_are_none(lines: str) -> None:
 
 
 def test_no_image_at_all() -> None:
+    empty = Renderer().render("kubernetes", replace(SAMPLE, options={"image": ""}))
+    assert manifest(empty)["spec"]["containers"][0]["image"] == "lab:1"
     with pytest.raises(BadInput, match=r"scheduler_options\.image"):
         Kubernetes().submit(request())
 
@@ -290,9 +292,9 @@ def test_a_form_s_value_is_one_value_or_refused(text: str) -> None:
         made = manifest(script)
     except (BadInput, TemplateProblem):
         return
-    assert made["spec"]["containers"][0]["image"] == text
+    assert made["spec"]["containers"][0]["image"] == (text or "lab:1")
     plain = manifest(Renderer().render("kubernetes", replace(SAMPLE, options={"image": "x"}, gpus=0)))
-    plain["spec"]["containers"][0]["image"] = text
+    plain["spec"]["containers"][0]["image"] = text or "lab:1"
     assert made == plain
 
 
