@@ -188,7 +188,9 @@ def _sight_of_report(row: Server, job: JobReport, truth: Truth, now: datetime, l
         return Sight.UNKNOWN
     if job.state.terminal:
         comes_back = job.state in {JobState.PREEMPTED, JobState.NODE_FAIL}
-        if comes_back and truth is Truth.SEEN and now - (job.ended or now) < limits.requeue_grace:
+        # Not every scheduler says when: it is then since the first look that saw it.
+        ended = job.ended or (row.since if row.phase is Phase.STOPPING else now)
+        if comes_back and truth is Truth.SEEN and now - ended < limits.requeue_grace:
             return Sight.ENDING
         return Sight.FINISHED
     if job.state is JobState.COMPLETING:

@@ -229,6 +229,17 @@ def test_a_preempted_job_is_given_time_to_show_up_again() -> None:
     assert (late.phase, late.outcome) == (Phase.ENDED, Outcome.PREEMPTED)
 
 
+@pytest.mark.parametrize("phase", [Phase.REQUESTED, Phase.QUEUED, Phase.STARTING, Phase.READY])
+def test_a_job_of_whose_end_nobody_knows_the_time_is_given_no_more(phase: Phase) -> None:
+    """The local queue's job whose supervisor was killed, a pod that its node turned away: no time of their end is known."""
+    early, _ = step(server(phase=phase), saw(JobState.NODE_FAIL), T0 + timedelta(hours=1), LIMITS)
+    assert (early.phase, early.outcome) == (Phase.STOPPING, None)
+    soon, _ = step(early, saw(JobState.NODE_FAIL), T0 + timedelta(hours=1, seconds=59), LIMITS)
+    assert soon.phase is Phase.STOPPING
+    late, _ = step(soon, saw(JobState.NODE_FAIL), T0 + timedelta(hours=1, seconds=61), LIMITS)
+    assert (late.phase, late.outcome) == (Phase.ENDED, Outcome.NODE_FAILURE)
+
+
 def test_what_the_person_wanted_outranks_how_the_scheduler_calls_it() -> None:
     row = server(phase=Phase.STOPPING, want=Want.DOWN)
     after, _ = step(row, saw(JobState.FAILED, Truth.GONE), T0, LIMITS)
