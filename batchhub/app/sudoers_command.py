@@ -22,7 +22,7 @@ class SudoersCommand(Command):
     name = "batchhub sudoers"
     description = (
         "Print the sudoers file for a cluster that has sudo = true: the hub's account may act as the members of one group, never as root, "
-        "and run nothing but what the hub runs. Check it with `visudo -cf FILE` and put it into /etc/sudoers.d on the machine where jobs are "
+        "and run `/bin/sh -c TEXT` alone, with whatever text: who is in the group is the limit. Check it with `visudo -cf FILE` and put it into /etc/sudoers.d on the machine where jobs are "
         "submitted."
     )
     group = Unicode(help="Whose members the hub may act as.").tag(config=True)
