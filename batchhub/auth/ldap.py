@@ -182,7 +182,7 @@ class LDAPAuthenticator(Authenticator):
                 with directory.bound(dn, password) as session:
                     found = session.read(dn, self._attributes())
                     if found is None:
-                        log.warning("%s: %.200s may not read their own entry", directory.address, dn)
+                        log.warning("%s: %.200r may not read their own entry", directory.address, dn)
                         return None
                     return self._person(session.search, found, name)
             except WrongPassword as error:
@@ -227,7 +227,7 @@ class LDAPAuthenticator(Authenticator):
         same = [one for one in names if self.normalize_username(one) == self.normalize_username(typed)]
         name = same[0] if same else names[0] if len(names) == 1 else ""
         if not name:
-            log.warning("the entry %.200s has no %s, or several", found.dn, self.name_attribute)
+            log.warning("the entry %.200r has no %s, or several", found.dn, self.name_attribute)
             return None
         return {"name": name, "groups": self._groups(search, found, name)}
 
