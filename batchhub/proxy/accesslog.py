@@ -66,8 +66,13 @@ class AccessLog:
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
-    def note(self, method: bytes, path: str, status: int, user: str, *, size: int, now: float, took: float) -> None:
-        """A request was answered at ``now``, the loop's time, ``took`` seconds after its head came; ``path`` is without the query."""
+    def note(
+        self, method: bytes, path: str, status: int, who: tuple[str, str], *, size: int, now: float, took: float
+    ) -> None:
+        """A request was answered at ``now``, the loop's time, ``took`` seconds after its head came; ``path`` is without the query.
+
+        ``who`` is the person and the address. Of a ticket that somebody stole, this is what tells the thief's requests from the owner's.
+        """
         if not self._logger.isEnabledFor(logging.INFO):
             return
         if not self._lines:
@@ -80,7 +85,7 @@ class AccessLog:
             self._second, self._stamp = second, time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
         line = (
             f"{self._stamp},{int((moment - second) * 1000):03d} I {NAME}: {method.decode('ascii')} {_plain(path)} {status} "
-            f"{_plain(user)} {size} bytes {took * 1000:.1f} ms\n"
+            f"{_plain(who[0])} {_plain(who[1])} {size} bytes {took * 1000:.1f} ms\n"
         )
         self._lines.append(line)
         self._size += len(line)

@@ -17,7 +17,7 @@ from batchhub.proxy.forward import host_segment, redirected
 from batchhub.proxy.framing import LAST_CHUNK, chunk
 from batchhub.proxy.gate import decide
 from batchhub.proxy.grants import Bearer
-from batchhub.proxy.headers import connection_line, last_chunk, response_lines
+from batchhub.proxy.headers import asker, connection_line, last_chunk, response_lines
 from batchhub.proxy.outgoing import outgoing
 from batchhub.proxy.relay import Shortcut
 from batchhub.proxy.upstream import Upstream
@@ -474,6 +474,5 @@ class Exchange:
         took = now - self._begun
         context.observer.request(self._head.method, status, took, self._size, self._taken)
         if context.access_log is not None:
-            context.access_log.note(
-                self._head.method, self._path, status, self._user, size=self._size, now=now, took=took
-            )
+            who = self._user, asker(self._head, self._client.peer, context.trusted)
+            context.access_log.note(self._head.method, self._path, status, who, size=self._size, now=now, took=took)

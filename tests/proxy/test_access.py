@@ -299,15 +299,16 @@ async def test_session_cookies_stay_with_the_hub(tmp_path: Path) -> None:
         assert service.requests[0].header("cookie") == "jupyterhub-session-id=j"
 
 
-async def test_the_access_log_names_user_and_path_but_no_query_and_no_secret(
+async def test_the_access_log_names_user_address_and_path_but_no_query_and_no_secret(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with caplog.at_level("INFO", logger="batchhub.proxy.access"):
-        async with running(App()) as app, world(tmp_path) as w:
+        async with running(App()) as app, world(tmp_path, trusted_proxies=("127.0.0.1",)) as w:
             w.route("/user/alice", app.port, owner="alice", authorization="token of-the-server")
-            await w.get("/user/./alice/x?token=hidden", ticket_cookie())
+            front = "X-Forwarded-For: 192.0.2.66, 203.0.113.9"  # the first is what the browser itself said
+            await w.get("/user/./alice/x?token=hidden", ticket_cookie(), front)
     written = capsys.readouterr().err
-    assert " I batchhub.proxy.access: GET /user/alice/x 200 alice 2 bytes " in written, (
+    assert " I batchhub.proxy.access: GET /user/alice/x 200 alice 203.0.113.9 2 bytes " in written, (
         "all is written when it has ended"
     )
     assert "hidden" not in written

@@ -35,7 +35,7 @@ class Written(list[str]):
 
 def note(log: AccessLog, path: str = "/x", user: str = "", *, after: float = 0.0) -> None:
     now = asyncio.get_running_loop().time()
-    log.note(b"GET", path, 200, user, size=12, now=now + after, took=0.0034)
+    log.note(b"GET", path, 200, (user, "2001:db8::1"), size=12, now=now + after, took=0.0034)
 
 
 async def test_lines_are_as_logging_writes_them_and_are_written_together() -> None:
@@ -45,13 +45,13 @@ async def test_lines_are_as_logging_writes_them_and_are_written_together() -> No
     note(log, "/b", after=1.25)
     assert not written
     await asyncio.wait_for(written.some.wait(), 5)
-    record = logging.LogRecord(NAME, logging.INFO, "", 0, "GET /a 200 alice 12 bytes 3.4 ms", None, None)
+    record = logging.LogRecord(NAME, logging.INFO, "", 0, "GET /a 200 alice 2001:db8::1 12 bytes 3.4 ms", None, None)
     record.created, record.msecs = clock.now.timestamp(), 0.0
     wanted = logging.Formatter("%(asctime)s %(levelname).1s %(name)s: %(message)s").format(record)
     assert len(written) == 1
     first, second = written[0].splitlines()
     assert re.sub(r",\d{3}", "", first) == re.sub(r",\d{3}", "", wanted)
-    assert second.endswith("GET /b 200 - 12 bytes 3.4 ms")
+    assert second.endswith("GET /b 200 - 2001:db8::1 12 bytes 3.4 ms")
     between = datetime.fromisoformat(second[:23].replace(",", ".")) - datetime.fromisoformat(
         first[:23].replace(",", ".")
     )
@@ -81,7 +81,7 @@ async def test_nobody_writes_a_line_of_his_own() -> None:
     note(log, "/a\nb\x1b[2J", "ann bo\u202e\udc80")
     log.close()
     assert written[0].count("\n") == 1
-    assert "GET /a\\nb\\x1b[2J 200 ann\\x20bo\\u202e\\udc80 12 bytes" in written[0]
+    assert "GET /a\\nb\\x1b[2J 200 ann\\x20bo\\u202e\\udc80 2001:db8::1 12 bytes" in written[0]
 
 
 async def test_the_level_of_the_logger_decides(logger: logging.Logger) -> None:
