@@ -33,7 +33,67 @@ _ABOUT = re.compile(r"\s(\d+(?:\[\d*\])?)\.[A-Za-z0-9._-]+$", re.ASCII | re.MULT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pbs:
+class _Commands:
+    """What both share: qsub, qselect, qdel, qalter, and how they are called."""
+
+    bin_dir: str = ""
+    server: str = ""
+    status_deadline: float = 45.0
+    submit_deadline: float = 45.0
+
+    def read_submit(self, done: Completed) -> JobId:
+        """The whole printed id, server name and all. Raises SubmitRejected, SubmitAmbiguous, CommandNotFound."""
+        return read_submitted(done)
+
+    def read_find(self, done: Completed) -> Sequence[JobReport]:
+        """Reports that hold an id and the state UNKNOWN, as ``qselect`` prints no more: the next status question tells it."""
+        return [JobReport(id=job, state=JobState.UNKNOWN) for job in read_selected(done)]
+
+    def tagged(self, prefix: str) -> Command:
+        """The short table of all jobs: ``qselect`` can choose by whole names only, and a full listing is ten times as long."""
+        del prefix
+        return self._ask("qstat")
+
+    def read_tagged(self, done: Completed, prefix: str) -> Sequence[JobReport]:
+        """Without users, whose column is cut; the ids are numbers alone, as that column is cut too."""
+        return read_table(done, prefix)
+
+    def cancel(self, jobs: Sequence[JobId]) -> Sequence[Command]:
+        """One ``qdel`` for each job: a list with an unknown id in it made the server of 23.06 dump core."""
+        return [self._ask("qdel", job) for job in check_ids(jobs, _ID)]
+
+    def read_cancel(self, done: Completed) -> None:
+        """Unknown and finished jobs are cancelled well enough. Raises Unreachable, Denied."""
+        read_cancelled(done)
+
+    def extend(self, job: JobId, walltime: timedelta) -> Command | None:
+        """``qalter``. A job's owner may only lower the time of one that runs; managers and operators may raise it too."""
+        (number,) = check_ids([job], _ID)
+        return self._ask("qalter", "-l", f"walltime={extension.clock(walltime)}", number)
+
+    def read_extend(self, done: Completed) -> None:
+        """Silence is consent. Raises Denied, Conflict, Unreachable."""
+        extension.read_extended(done, "qalter", extension.PBS)
+
+    def _submit(self, request: JobRequest, *options: str) -> Command:
+        """Name and output are set here: they must hold whatever the script's directives say."""
+        placed = ("-N", request.name, "-j", "oe", "-o", f"{request.directory}/scheduler.log")
+        argv = (self._path("qsub"), *options, *placed)
+        return Command(argv, stdin=request.script, env=self._server(), unset=SCRUB_PBS, deadline=self.submit_deadline)
+
+    def _ask(self, program: str, *arguments: str) -> Command:
+        env = {**PLAIN_ENV, **self._server()}
+        return Command((self._path(program), *arguments), env=env, unset=SCRUB_PBS, deadline=self.status_deadline)
+
+    def _path(self, program: str) -> str:
+        return f"{self.bin_dir.rstrip('/')}/{program}" if self.bin_dir else program
+
+    def _server(self) -> dict[str, str]:
+        return {"PBS_SERVER": self.server, "PBS_DEFAULT": self.server} if self.server else {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pbs(_Commands):
     """OpenPBS and PBS Professional, 19 and later.
 
     ``bin_dir``: the commands' absolute directory (``/opt/pbs/bin`` is not on every PATH). ``server``: set as ``PBS_SERVER`` and
@@ -41,11 +101,7 @@ class Pbs:
     (``job_history_enable``); without it there is no accounting. Deadlines in seconds: the clients themselves wait for ever.
     """
 
-    bin_dir: str = ""
-    server: str = ""
     history: bool = True
-    status_deadline: float = 45.0
-    submit_deadline: float = 45.0
 
     @property
     def name(self) -> str:
@@ -58,32 +114,12 @@ class Pbs:
         ``-f`` keeps it from leaving a helper behind that would hold the ssh channel open. PBS copies the output when the job has
         ended, so it gets a file of its own beside the log that the script writes.
         """
-        argv = (_path(self.bin_dir, "qsub"), "-f", *_placed(request))
-        return _command(argv, self.server, self.submit_deadline, stdin=request.script, plain=False)
-
-    def read_submit(self, done: Completed) -> JobId:
-        """The whole printed id, server name and all. Raises SubmitRejected, SubmitAmbiguous, CommandNotFound."""
-        return read_submitted(done)
+        return self._submit(request, "-f")
 
     def find(self, name: str, user: str) -> Command:
         """``qselect`` by user and name."""
         past = ("-x",) if self.history else ()
-        return _command(
-            (_path(self.bin_dir, "qselect"), *past, "-u", user, "-N", name), self.server, self.status_deadline
-        )
-
-    def read_find(self, done: Completed) -> Sequence[JobReport]:
-        """Reports that hold an id and the state UNKNOWN, as ``qselect`` prints no more: the next status question tells it."""
-        return _found(done)
-
-    def tagged(self, prefix: str) -> Command:
-        """The short table of all jobs: ``qselect`` can choose by whole names only, and a full listing is ten times as long."""
-        del prefix
-        return _command((_path(self.bin_dir, "qstat"),), self.server, self.status_deadline)
-
-    def read_tagged(self, done: Completed, prefix: str) -> Sequence[JobReport]:
-        """Without users, whose column is cut; the ids are numbers alone, as that column is cut too."""
-        return read_table(done, prefix)
+        return self._ask("qselect", *past, "-u", user, "-N", name)
 
     def status(self, jobs: Sequence[JobId]) -> Command:
         """One ``qstat -f -F json``. Raises BadInput for no ids: that would be a question about everybody's jobs.
@@ -91,8 +127,7 @@ class Pbs:
         Not with ``-E``, which asks for all ids at once: the server then leaves out the ids it does not know without a word.
         """
         ids = check_ids(jobs, _ID)
-        argv = (_path(self.bin_dir, "qstat"), "-f", "-F", "json", *_subjobs(ids), *ids)
-        return _command(argv, self.server, self.status_deadline)
+        return self._ask("qstat", "-f", "-F", "json", *_subjobs(ids), *ids)
 
     def read_status(self, done: Completed, jobs: Sequence[JobId]) -> Listing:
         """What was seen. A job that *has finished* counts as gone: its record is asked of :meth:`accounting`."""
@@ -102,41 +137,19 @@ class Pbs:
     def accounting(self, jobs: Sequence[JobId]) -> Command | None:
         """``qstat -x``, which knows finished jobs for two weeks; ``None`` without history. Raises BadInput for no ids."""
         ids = check_ids(jobs, _ID)
-        if not self.history:
-            return None
-        argv = (_path(self.bin_dir, "qstat"), "-x", "-f", "-F", "json", *_subjobs(ids), *ids)
-        return _command(argv, self.server, self.status_deadline)
+        return self._ask("qstat", "-x", "-f", "-F", "json", *_subjobs(ids), *ids) if self.history else None
 
     def read_accounting(self, done: Completed, jobs: Sequence[JobId]) -> Mapping[JobId, JobReport]:
         """The records. Raises Unreachable, with advice where the site keeps no history (``qstat`` ends with 0 then)."""
         said = require_qstat(done)
         return _listing(_json_jobs(done, said), said, jobs, torque=False).jobs
 
-    def cancel(self, jobs: Sequence[JobId]) -> Sequence[Command]:
-        """One ``qdel`` for each job: a list with an unknown id in it made the server of 23.06 dump core."""
-        return _cancel(jobs, self.bin_dir, self.server, self.status_deadline)
-
-    def read_cancel(self, done: Completed) -> None:
-        """Unknown and finished jobs are cancelled well enough. Raises Unreachable, Denied."""
-        read_cancelled(done)
-
-    def extend(self, job: JobId, walltime: timedelta) -> Command | None:
-        """``qalter``. A job's owner may only lower the time of one that runs; managers and operators may raise it too."""
-        return _extend(job, walltime, self.bin_dir, self.server, self.status_deadline)
-
-    def read_extend(self, done: Completed) -> None:
-        """Silence is consent. Raises Denied, Conflict, Unreachable."""
-        extension.read_extended(done, "qalter", extension.PBS)
-
     def inspect(self) -> Sequence[Command]:
         """Queues, nodes, and the server for its default queue and its own limits."""
-        asked = (
-            ("qstat", "-Q", "-f", "-F", "json"),
-            ("pbsnodes", "-a", "-F", "json"),
-            ("qstat", "-B", "-f", "-F", "json"),
-        )
         return [
-            _command((_path(self.bin_dir, argv[0]), *argv[1:]), self.server, self.status_deadline) for argv in asked
+            self._ask("qstat", "-Q", "-f", "-F", "json"),
+            self._ask("pbsnodes", "-a", "-F", "json"),
+            self._ask("qstat", "-B", "-f", "-F", "json"),
         ]
 
     def read_inspect(self, done: Sequence[Completed]) -> Sequence[QueueInfo]:
@@ -145,13 +158,8 @@ class Pbs:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Torque:
+class Torque(_Commands):
     """Torque 4 to 6. Fields as in :class:`Pbs`. It keeps finished jobs for ``keep_completed`` seconds, and has no accounting."""
-
-    bin_dir: str = ""
-    server: str = ""
-    status_deadline: float = 45.0
-    submit_deadline: float = 45.0
 
     @property
     def name(self) -> str:
@@ -160,36 +168,16 @@ class Torque:
 
     def submit(self, request: JobRequest) -> Command:
         """``qsub`` with the script on stdin (its ``-f`` would mean something else)."""
-        argv = (_path(self.bin_dir, "qsub"), *_placed(request))
-        return _command(argv, self.server, self.submit_deadline, stdin=request.script, plain=False)
-
-    def read_submit(self, done: Completed) -> JobId:
-        """The whole printed id. Raises SubmitRejected, SubmitAmbiguous, CommandNotFound."""
-        return read_submitted(done)
+        return self._submit(request)
 
     def find(self, name: str, user: str) -> Command:
         """``qselect`` by user and name."""
-        argv = (_path(self.bin_dir, "qselect"), "-u", user, "-N", name)
-        return _command(argv, self.server, self.status_deadline)
-
-    def read_find(self, done: Completed) -> Sequence[JobReport]:
-        """Reports that hold an id and the state UNKNOWN; the next status question tells it."""
-        return _found(done)
-
-    def tagged(self, prefix: str) -> Command:
-        """The short table of all jobs: ``qselect`` can choose by whole names only, and a full listing is ten times as long."""
-        del prefix
-        return _command((_path(self.bin_dir, "qstat"),), self.server, self.status_deadline)
-
-    def read_tagged(self, done: Completed, prefix: str) -> Sequence[JobReport]:
-        """Without users, whose column is cut; the ids are numbers alone, as that column is cut too."""
-        return read_table(done, prefix)
+        return self._ask("qselect", "-u", user, "-N", name)
 
     def status(self, jobs: Sequence[JobId]) -> Command:
         """One ``qstat -x``, which prints XML here. Raises BadInput for no ids."""
         ids = check_ids(jobs, _ID)
-        argv = (_path(self.bin_dir, "qstat"), "-x", *_subjobs(ids), *ids)
-        return _command(argv, self.server, self.status_deadline)
+        return self._ask("qstat", "-x", *_subjobs(ids), *ids)
 
     def read_status(self, done: Completed, jobs: Sequence[JobId]) -> Listing:
         """What was seen; a completed job stays visible for a while, with its exit status."""
@@ -207,69 +195,17 @@ class Torque:
         del done, jobs
         return {}
 
-    def cancel(self, jobs: Sequence[JobId]) -> Sequence[Command]:
-        """One ``qdel`` for each job."""
-        return _cancel(jobs, self.bin_dir, self.server, self.status_deadline)
-
-    def read_cancel(self, done: Completed) -> None:
-        """Unknown and completed jobs are cancelled well enough. Raises Unreachable, Denied."""
-        read_cancelled(done)
-
-    def extend(self, job: JobId, walltime: timedelta) -> Command | None:
-        """``qalter``. A job's owner may only lower the time of one that runs; managers and operators may raise it too."""
-        return _extend(job, walltime, self.bin_dir, self.server, self.status_deadline)
-
-    def read_extend(self, done: Completed) -> None:
-        """Silence is consent. Raises Denied, Conflict, Unreachable."""
-        extension.read_extended(done, "qalter", extension.PBS)
-
     def inspect(self) -> Sequence[Command]:
         """Queues, nodes, and the server for its default queue."""
-        asked = (("qstat", "-Q", "-f"), ("pbsnodes", "-x"), ("qstat", "-B", "-f"))
-        return [
-            _command((_path(self.bin_dir, argv[0]), *argv[1:]), self.server, self.status_deadline) for argv in asked
-        ]
+        return [self._ask("qstat", "-Q", "-f"), self._ask("pbsnodes", "-x"), self._ask("qstat", "-B", "-f")]
 
     def read_inspect(self, done: Sequence[Completed]) -> Sequence[QueueInfo]:
         """The queues; what only the nodes or the server know is left out if they cannot be read. Raises Unreachable."""
         return read_torque_site(done)
 
 
-# ---------------------------------------------------------------- what both share
-
-
-def _path(bin_dir: str, program: str) -> str:
-    return f"{bin_dir.rstrip('/')}/{program}" if bin_dir else program
-
-
-def _placed(request: JobRequest) -> tuple[str, ...]:
-    """The options that must hold whatever the script's directives say."""
-    return ("-N", request.name, "-j", "oe", "-o", f"{request.directory}/scheduler.log")
-
-
-def _command(argv: tuple[str, ...], server: str, deadline: float, *, stdin: str = "", plain: bool = True) -> Command:
-    env = dict(PLAIN_ENV) if plain else {}
-    if server:
-        env |= {"PBS_SERVER": server, "PBS_DEFAULT": server}
-    return Command(argv, stdin=stdin, env=env, unset=SCRUB_PBS, deadline=deadline)
-
-
 def _subjobs(ids: Sequence[JobId]) -> tuple[str, ...]:
     return ("-t",) if any("[" in job for job in ids) else ()
-
-
-def _cancel(jobs: Sequence[JobId], bin_dir: str, server: str, deadline: float) -> Sequence[Command]:
-    return [_command((_path(bin_dir, "qdel"), job), server, deadline) for job in check_ids(jobs, _ID)]
-
-
-def _extend(job: JobId, walltime: timedelta, bin_dir: str, server: str, deadline: float) -> Command:
-    (number,) = check_ids([job], _ID)
-    asked = f"walltime={extension.clock(walltime)}"
-    return _command((_path(bin_dir, "qalter"), "-l", asked, number), server, deadline)
-
-
-def _found(done: Completed) -> Sequence[JobReport]:
-    return [JobReport(id=job, state=JobState.UNKNOWN) for job in read_selected(done)]
 
 
 def _json_jobs(done: Completed, said: Complaints) -> Records:
