@@ -1,8 +1,13 @@
-"""The order of the tests: files that take minutes first, so that no worker is left alone with one of them at the end."""
+"""The order of the tests: files that take minutes first, so that no worker is left alone with one of them at the end. No example is timed."""
 
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# On a busy machine an example may take any time. What Hypothesis sets for CI (no random seed) stays.
+settings.register_profile("batchhub", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("batchhub")
 
 _LONG = (
     "e2e/test_slurm",

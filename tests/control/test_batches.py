@@ -73,7 +73,7 @@ LONGEST = {
 
 
 @pytest.mark.parametrize("name", LONGEST)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(data=st.data())
 def test_a_full_command_of_any_ids_fits(name: str, data: st.DataObject) -> None:
     """What an id is reckoned to cost is at least what it takes, however odd the ids."""

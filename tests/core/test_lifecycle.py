@@ -308,7 +308,7 @@ EVENTS = st.lists(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(events=EVENTS, losses=st.lists(st.booleans(), min_size=40, max_size=40))
 def test_any_history_with_losses_and_repeats_can_still_end(events, losses) -> None:
     row, now = server(phase=Phase.REQUESTED, job_id=None, submit_tried=None), T0

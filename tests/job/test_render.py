@@ -129,9 +129,7 @@ def test_a_day_and_more() -> None:
     assert "#SBATCH --time=120:00:01" in script
 
 
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     value=st.text(st.characters(min_codepoint=32, exclude_categories=("Cc", "Cs", "Zl", "Zp")), max_size=40),
     more=st.text(st.sampled_from("'\"$`\\!;&|<>(){}*~# a"), max_size=20),

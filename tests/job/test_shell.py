@@ -4,7 +4,7 @@ import shutil
 import subprocess
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchhub.core.errors import TemplateProblem
@@ -44,7 +44,7 @@ def bash(script: str) -> list[str]:
     return done.stdout.decode().split("\0")[:-1]
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=80)
 @given(st.lists(NASTY, min_size=1, max_size=8))
 def test_no_value_escapes(values: list[str]) -> None:
     assert shutil.which("bash")

@@ -34,7 +34,7 @@ from tests.proxy.messages import (
     requests,
 )
 
-FEW = settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+FEW = settings(max_examples=200, derandomize=True, suppress_health_check=list(HealthCheck))
 MANY = settings(FEW, max_examples=500)
 LIVE = settings(FEW, max_examples=150)
 

@@ -196,7 +196,7 @@ def test_the_whole_answer(name: str) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 @given(data=st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_damage_ends_no_job(name: str, data: st.DataObject) -> None:
     case = CASES[name]
     jobs = [JobId(job) for job in case.jobs]
@@ -213,7 +213,6 @@ def test_damage_ends_no_job(name: str, data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 @given(data=st.data())
-@settings(deadline=None)
 def test_damage_records_no_end(name: str, data: st.DataObject) -> None:
     """Accounting's answers are of the same make, but for Slurm and LSF."""
     case = CASES[name]
@@ -248,7 +247,6 @@ SUBMITTED = {
 
 @pytest.mark.parametrize("name", SUBMITTED)
 @given(at=st.integers(0, 60), noise=_LETTERS, code=st.none() | st.integers(0, 255), late=st.booleans())
-@settings(deadline=None)
 def test_a_damaged_success_is_never_a_refusal(name: str, at: int, noise: str, code: int | None, late: bool) -> None:
     """A submit whose answer was lost on its way may have made a job; only the scheduler's own words refuse."""
     dialect, out, _ = SUBMITTED[name]
@@ -258,7 +256,6 @@ def test_a_damaged_success_is_never_a_refusal(name: str, at: int, noise: str, co
 
 @pytest.mark.parametrize("name", SUBMITTED)
 @given(at=st.integers(0, 60), late=st.booleans())
-@settings(deadline=None)
 def test_an_id_that_a_kill_cut_short_is_not_taken(name: str, at: int, late: bool) -> None:
     dialect, out, job = SUBMITTED[name]
     with contextlib.suppress(SubmitAmbiguous):
@@ -267,7 +264,6 @@ def test_an_id_that_a_kill_cut_short_is_not_taken(name: str, at: int, late: bool
 
 @pytest.mark.parametrize("name", SUBMITTED)
 @given(out=st.text(), err=st.text(), code=st.none() | st.integers(-1, 256), late=st.booleans())
-@settings(deadline=None)
 def test_nothing_but_the_errors_of_the_protocol(name: str, out: str, err: str, code: int | None, late: bool) -> None:
     dialect = SUBMITTED[name][0]
     done, jobs = Completed(code, out, err, timed_out=late), [JobId("1234")]

@@ -54,7 +54,7 @@ a_server = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(first=a_server, second=a_server)
 def test_every_value_comes_back_as_it_went_in(url, clock, first, second) -> None:
     if url.startswith("sqlite"):

@@ -67,7 +67,7 @@ def test_arguments_arrive_literally(shell: str) -> None:
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     argv=st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), min_size=1, max_size=6)
 )
@@ -76,7 +76,7 @@ def test_any_arguments_arrive_literally(shell: str, argv: list[str]) -> None:
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.binary(min_size=1).filter(lambda data: 0 not in data))
 def test_any_bytes_arrive_literally(shell: str, data: bytes) -> None:
     assert printed(shell, data.decode("utf-8", "surrogateescape")) == [data]
