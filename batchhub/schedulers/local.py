@@ -109,7 +109,7 @@ class Local:
     def read_status(self, done: Completed, jobs: Sequence[JobId]) -> Listing:
         """What was seen, row by row. Raises Unreachable."""
         rows, bad = self._answer(done)
-        asked, seen, gone = set(jobs), {}, set()
+        asked, seen, gone, foreign = set(jobs), {}, set(), set()
         for row in rows:
             job = row.get("id")
             if job not in asked:
@@ -119,9 +119,11 @@ class Local:
                 seen[report.id] = report
             elif row.get("state") == "unknown":
                 gone.add(JobId(str(job)))
-            elif row.get("state") != "foreign":
+            elif row.get("state") == "foreign":
+                foreign.add(JobId(str(job)))
+            else:
                 base.note_bad_row(bad, json.dumps(row))
-        return Listing(seen, frozenset(gone), tuple(bad))
+        return Listing(seen, frozenset(gone), tuple(bad), frozenset(foreign))
 
     def accounting(self, jobs: Sequence[JobId]) -> Command | None:
         """There are no records apart: ``status`` knows ended jobs for a week."""

@@ -94,6 +94,7 @@ def test_status() -> None:
     assert set(listing.jobs) == {ONE}
     assert listing.gone == {TWO}
     assert listing.bad_rows == ()
+    assert listing.unread == {THREE}, "another spool's: no word about the job, so it is not missing either"
     job = listing.jobs[ONE]
     assert (job.state, job.raw_state, job.host, job.nodes, job.user) == (
         JobState.RUNNING,

@@ -1,4 +1,4 @@
-"""The list of all pods holds none that have ended: how each of many ended is found nevertheless, and nobody is thought ended who is not."""
+"""Dialects whose answers need care of the poller: lists without what has ended, submits that need their script, a spool that is another's."""
 
 import json
 from dataclasses import replace
@@ -14,6 +14,7 @@ from batchhub.core.model import JobId, JobState, Phase, Server, ServerId, Truth,
 from batchhub.core.ports import Command, Completed, Dialect
 from batchhub.schedulers.container import Docker, Podman
 from batchhub.schedulers.kubernetes import Kubernetes
+from batchhub.schedulers.local import Local
 from tests.control.memory import T0, Clock, MemoryTransport
 
 AT = "2026-11-23T07:00:00Z"
@@ -107,3 +108,29 @@ async def test_a_hub_that_died_during_a_submit_is_no_end_of_looking(dialect: Dia
     row = replace(rows_of("a")[0], job_id=None, phase=Phase.REQUESTED, submit_tried=T0 - timedelta(minutes=1))
     assert not unanswered.may_be_absent(row, T0 + timedelta(seconds=150))
     assert unanswered.may_be_absent(row, T0 + timedelta(minutes=10))
+
+
+async def test_a_spool_that_is_not_mounted_ends_nobody_s_server() -> None:
+    """Its ids are another spool's then, which is no word about any job, however often it is said and whoever is asked for alone."""
+
+    class Queue(MemoryTransport):
+        def __init__(self) -> None:
+            self.state = "foreign"
+
+        async def run(self, command: Command, user: str | None = None) -> Completed:
+            return Completed(0, json.dumps({"id": command.argv[-1], "state": self.state}))
+
+    (row,) = rows = [replace(row, job_id=JobId("qzxk-1")) for row in rows_of("a")]
+    queue, clock = Queue(), Clock()
+    poller = poller_of(rows, Local(), queue, clock)
+    for _ in range(5):
+        clock.move(600)
+        await poller.tick()
+        seen = poller.newest(row.id)
+        assert seen is not None
+        assert seen.truth is Truth.UNKNOWN
+    queue.state = "unknown"
+    await poller.tick()
+    seen = poller.newest(row.id)
+    assert seen is not None
+    assert seen.truth is Truth.GONE
