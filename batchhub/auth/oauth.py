@@ -201,7 +201,9 @@ class OAuthAuthenticator(Authenticator):
         if not self.strip_domain:
             return name
         local, at, domain = name.rpartition("@")
-        return local if at and local and domain.lower() == self.strip_domain.lower() else None
+        # The Kelvin sign's small form is a plain "k": a domain that holds one is another.
+        ours = domain.lower() == self.strip_domain.lower() and domain.isascii() == self.strip_domain.isascii()
+        return local if at and local and ours else None
 
     def page_parameters(self) -> Mapping[str, str]:
         """What else the provider's page is told. A subclass adds to it."""

@@ -69,6 +69,10 @@ class PAMAuthenticator(Authenticator):
         """Raises ConfigError without libpam, and warns of a service that nobody could sign in by."""
         del place
         _library()
+        if os.geteuid() and not os.access("/etc/shadow", os.R_OK):
+            log.info(
+                "PAM: this process may not read /etc/shadow, so passwords of this machine's own accounts will read as wrong; those of SSSD, LDAP and Kerberos do not."
+            )
         if _SERVICES[0].is_dir() and not any((one / self.service).is_file() for one in _SERVICES):
             log.warning(
                 "PAM has no service %r: there is no %s. It takes the service 'other' for it, which refuses everybody as a rule.",

@@ -294,11 +294,16 @@ async def test_without_libpam(monkeypatch) -> None:
     made.close()
 
 
-def test_a_service_that_is_not_there_is_warned_of(account, caplog) -> None:
+def test_what_nobody_could_sign_in_by_is_said_at_the_start(account, caplog, monkeypatch) -> None:
+    caplog.set_level(logging.INFO)
     PAMAuthenticator(service=account).settle(PLACE)
     assert not caplog.text
     PAMAuthenticator(service="nosuchservice").settle(PLACE)
     assert "there is no /etc/pam.d/nosuchservice" in caplog.text
+    monkeypatch.setattr(os, "geteuid", lambda: 1)
+    monkeypatch.setattr(os, "access", lambda path, _mode: path != "/etc/shadow")
+    PAMAuthenticator(service=account).settle(PLACE)
+    assert "may not read /etc/shadow" in caplog.text
 
 
 def test_sessions_stay_closed() -> None:
