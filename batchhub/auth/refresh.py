@@ -64,7 +64,14 @@ class RefreshedUsers(Protocol):
     """What this needs of the store. Raises StoreUnavailable when it cannot be asked."""
 
     def refreshed(
-        self, name: str, *, way: str, admin: bool | None, groups: Sequence[str] | None, sealed: str | None
+        self,
+        name: str,
+        *,
+        way: str,
+        login: datetime | None,
+        admin: bool | None = None,
+        groups: Sequence[str] | None = None,
+        sealed: str | None = None,
     ) -> Awaitable[StoredUser | None]:
         """Note what a refresh said; ``None`` of anything leaves it as it is. ``None`` if they signed in another way meanwhile, or are gone."""
 
@@ -222,9 +229,12 @@ class Refresher:
             log.exception("whether %s may still use the hub could not be asked of %r", user.name, user.way)
             self._note(user, replace(self._of(user), tried=now, broken=True))
             return
+        saved = await self._save(user, way, identity)
+        if saved is None:
+            return  # who has signed in while it was asked is known by that, and not by what was kept of an earlier time
         if identity is None:
             raise await self._end(user, f"{user.way!r} says so")
-        self._note(user, Seen(now, now, await self._save(user, way, identity)))
+        self._note(user, Seen(now, now, saved))
 
     async def _identity(self, user: StoredUser, way: Authenticator, handler: Any, answer: object) -> Identity | None:
         """Through the rules; ``None`` is "no"."""
@@ -258,16 +268,19 @@ class Refresher:
     async def _kept(self, user: StoredUser, way: Authenticator) -> Mapping[str, Any] | None:
         return await self._states.of(user.name) if way.enable_auth_state else None
 
-    async def _save(self, user: StoredUser, way: Authenticator, identity: Identity) -> StoredUser:
+    async def _save(self, user: StoredUser, way: Authenticator, identity: Identity | None) -> StoredUser | None:
+        """The person as they are now; ``None`` if they have signed in since. A "no" changes nothing."""
+        if identity is None:
+            return await self._users.refreshed(user.name, way=user.way, login=user.last_login)
         admin = identity.admin if identity.admin is not None and identity.admin != user.admin else None
         groups = identity.groups if identity.groups != user.groups else None
         sealed = self._states.seal(user.name, identity.auth_state) if way.enable_auth_state else None
-        if admin is None and groups is None and sealed is None:
-            return user
-        saved = await self._users.refreshed(user.name, way=user.way, admin=admin, groups=groups, sealed=sealed)
+        saved = await self._users.refreshed(
+            user.name, way=user.way, login=user.last_login, admin=admin, groups=groups, sealed=sealed
+        )
         if saved is not None and admin is not None:
             self._admin(saved)
-        return saved or user
+        return saved
 
     async def _end(self, user: StoredUser, why: str) -> SignInAgain:
         """Their sessions are over; the error that says so."""

@@ -41,12 +41,15 @@ class Persons:
         name: str,
         *,
         way: str,
+        login: datetime | None,
         admin: bool | None = None,
         groups: Sequence[str] | None = None,
         sealed: str | None = None,
     ) -> User | None:
-        """Note what a refresh said; ``None`` of anything leaves it as it is. ``None`` if they are gone, or signed in another way meanwhile."""
-        return await self._store.write(_refreshed, name, way=way, admin=admin, groups=groups, sealed=sealed)
+        """Note what a refresh of the sign-in at ``login`` said; ``None`` of anything leaves it as it is. ``None`` if they are gone, or signed in meanwhile."""
+        return await self._store.write(
+            _refreshed, name, way=way, login=login, admin=admin, groups=groups, sealed=sealed
+        )
 
     async def person(self, name: str) -> Person | None:
         """Who they are, as far as is kept."""
@@ -85,10 +88,17 @@ def _signed_in(
 
 
 def _refreshed(
-    session: Session, name: str, *, way: str, admin: bool | None, groups: Sequence[str] | None, sealed: str | None
+    session: Session,
+    name: str,
+    *,
+    way: str,
+    login: datetime | None,
+    admin: bool | None,
+    groups: Sequence[str] | None,
+    sealed: str | None,
 ) -> User | None:
     row = session.scalar(select(UserRow).where(UserRow.name == name, UserRow.way == way).with_for_update())
-    if row is None:
+    if row is None or people.as_user(row).last_login != login:
         return None
     if admin is not None:
         row.admin = admin

@@ -367,6 +367,26 @@ async def test_a_mistake_in_a_rule_is_one_as_well(world, clock) -> None:
         await world.check()
 
 
+@pytest.mark.parametrize("answer", [False, True, {"groups": ["old"], "admin": True, "auth_state": {"token": "old"}}])
+async def test_who_signs_in_while_it_is_asked_is_known_by_that(world, clock, monkeypatch, answer) -> None:
+    """The question was about an earlier time, such as a refresh token that the new sign-in has ended."""
+    world.begin(enable_auth_state=True)
+    await world.sign_in(state={"token": "old"}, groups=["old"], admin=True)
+    clock.later(hours=1)
+
+    async def slow(user, handler=None):
+        await user.get_auth_state()
+        await world.sign_in(state={"token": "new"}, groups=["new"], admin=False)
+        return answer
+
+    monkeypatch.setattr(world.way, "refresh_user", slow)
+    await world.check()
+    assert world.ended == []
+    now = await world.check()
+    assert (now.groups, now.admin) == (("new",), False)
+    assert await world.states.of("ann") == {"token": "new"}
+
+
 async def test_only_so_many_are_remembered(world, clock, monkeypatch) -> None:
     monkeypatch.setattr(refresh, "REMEMBERED", 2)
     clock.later(hours=1)

@@ -46,15 +46,20 @@ async def test_who_was_only_named_has_nothing(store, persons) -> None:
 async def test_a_refresh_changes_what_it_knows(persons, clock) -> None:
     first = await persons.signed_in("ann", way="oidc", admin=True, groups=["hpc"], sealed="x1")
     clock.later(hours=1)
-    assert await persons.refreshed("ann", way="oidc") == first, "nothing was said, and it is no sign-in"
-    then = await persons.refreshed("ann", way="oidc", admin=False, groups=[], sealed="x2")
+    asked = {"way": "oidc", "login": first.last_login}
+    assert await persons.refreshed("ann", **asked) == first, "nothing was said, and it is no sign-in"
+    then = await persons.refreshed("ann", **asked, admin=False, groups=[], sealed="x2")
     assert then is not None
     assert (then.admin, then.groups, then.last_login) == (False, (), first.last_login)
     assert await persons.sealed_state("ann") == "x2"
-    assert await persons.refreshed("ann", way="pam", admin=True) is None, "they signed in another way meanwhile"
-    assert await persons.refreshed("eve", way="oidc", admin=True) is None
+    assert await persons.refreshed("ann", **{**asked, "way": "pam"}, admin=True) is None, "in another way meanwhile"
+    assert await persons.refreshed("eve", **asked, admin=True) is None
     assert await persons.person("ann") == Person("ann", False, (), "oidc")
     assert await persons.person("eve") is None
+    again = await persons.signed_in("ann", way="oidc", sealed="x3")
+    assert await persons.refreshed("ann", **asked, sealed="x4") is None, "they signed in again meanwhile"
+    assert await persons.sealed_state("ann") == "x3"
+    assert await persons.refreshed("ann", way="oidc", login=again.last_login) == again
 
 
 async def _everything(persons: Persons, limit: int) -> list[SealedText]:
@@ -78,7 +83,7 @@ async def test_what_is_sealed_is_listed_and_replaced(store, persons, clock, limi
     found = await _everything(persons, limit)
     assert [one.text for one in found] == ["of ann", "of cat", "ann a", "ann b", "bob a", "bob b"]
     assert "of ann" not in repr(found)
-    await persons.refreshed("cat", way="oidc", sealed="newer")
+    await persons.refreshed("cat", way="oidc", login=clock.now, sealed="newer")
     assert await persons.reseal((one, one.text.upper()) for one in found) == 5
     assert [one.text for one in await persons.sealed()] == ["OF ANN", "newer", "ANN A", "ANN B", "BOB A", "BOB B"]
     assert await persons.reseal([]) == 0
@@ -86,6 +91,6 @@ async def test_what_is_sealed_is_listed_and_replaced(store, persons, clock, limi
 
 async def test_a_closed_database_says_so(store, persons) -> None:
     await store.close()
-    for work in (persons.person("ann"), persons.sealed(), persons.refreshed("ann", way="x")):
+    for work in (persons.person("ann"), persons.sealed(), persons.refreshed("ann", way="x", login=None)):
         with pytest.raises(StoreUnavailable):
             await work

@@ -337,8 +337,10 @@ class FakeStore:
         known.way, known.groups, known.sealed, known.last_login = way, tuple(groups), sealed, self.clock()
         return replace(known)
 
-    async def refreshed(self, name, *, way, admin=None, groups=None, sealed=None):
+    async def refreshed(self, name, *, way, login, admin=None, groups=None, sealed=None):
         known = self.people[name]
+        if (known.way, known.last_login) != (way, login):
+            return None
         for field, value in (("admin", admin), ("groups", groups), ("sealed", sealed)):
             if value is not None:
                 setattr(known, field, value)
