@@ -1,7 +1,7 @@
 """Out of a course's page on another site, in a real browser, through the real proxy and hub; with third-party cookies blocked."""
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Error, expect
 
 from batchhub.app.state import utc_now
 from tests.e2e.parts import HubUnderTest, Person, browser
@@ -44,13 +44,28 @@ def test_from_a_courses_frame_into_a_tab_of_its_own(tmp_path):
         try:
             hub.start()
             with browser("--test-third-party-cookie-phaseout") as chromium:
-                by_1_3(Person(chromium, hub), platform)
-                by_1_1(Person(chromium, hub), platform)
-                alone(Person(chromium, hub), platform)
+                for act in (by_1_3, by_1_1, alone):
+                    person = Person(chromium, hub)
+                    try:
+                        act(person, platform)
+                    except Exception as error:
+                        raise AssertionError(f"{act.__name__}\n{seen(person)}\n{hub.logs()}") from error
             assert SECRET not in hub.logs()
             assert "id_token" not in hub.logs()
         finally:
             hub.stop()
+
+
+def seen(person):
+    """What is in each tab and frame: a frame that could not be loaded says so there alone."""
+    found = []
+    for frame in (frame for page in person.context.pages for frame in page.frames):
+        try:
+            text = frame.locator("body").inner_text(timeout=5000)
+        except Error as error:
+            text = str(error)
+        found.append(f"--- {frame.url}\n{text[:800]}")
+    return "\n".join(found)
 
 
 def by_1_3(ann, platform):
