@@ -42,7 +42,7 @@ class Expected:
     """What the claims must say. ``nonce`` is the sign-in's; ``None`` after a refresh, which has none (Core, 12.2).
 
     ``access_token`` is the one that came along, if any: a token that names its hash must name this one's. ``algorithms`` are the signatures that
-    count, of :data:`ALGORITHMS`.
+    count, of :data:`ALGORITHMS`. ``max_age``: seconds since the person was last asked for a password or the like, if the page was told so.
     """
 
     issuer: str
@@ -50,6 +50,7 @@ class Expected:
     nonce: str | None
     access_token: str = field(default="", repr=False)
     algorithms: tuple[str, ...] = ALGORITHMS
+    max_age: int | None = None
 
 
 def read_keys(document: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
@@ -114,6 +115,16 @@ def _check(claims: Mapping[str, Any], expected: Expected, now: int) -> None:
         nonce = claims.get("nonce")
         if not isinstance(nonce, str) or not hmac.compare_digest(_bytes(nonce), _bytes(expected.nonce)):
             raise BadToken("nonce: of another sign-in")
+    _check_age(claims, expected.max_age, now)
+
+
+def _check_age(claims: Mapping[str, Any], max_age: int | None, now: int) -> None:
+    """The browser carries ``max_age`` to the page, and may leave it out (Core, 3.1.3.7, 13)."""
+    if max_age is None:
+        return
+    since = claims.get("auth_time")
+    if not _is_number(since) or now - since > max_age + LEEWAY:
+        raise BadToken("auth_time: too long ago, or not said")
 
 
 def _check_audience(claims: Mapping[str, Any], client_id: str) -> None:

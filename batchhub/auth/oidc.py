@@ -42,6 +42,11 @@ class OIDCAuthenticator(OAuthAuthenticator):
         check_url(self.issuer, f"c.{type(self).__name__}.issuer")
         if "openid" not in self.scope:
             raise ConfigError(f"c.{type(self).__name__}.scope must hold 'openid'.")
+        age = self.extra_authorize_params.get("max_age", "0")
+        if not (age.isascii() and age.isdecimal()):
+            raise ConfigError(
+                f"c.{type(self).__name__}.extra_authorize_params: max_age is {age!r}; a number of seconds is expected."
+            )
 
     async def endpoints(self) -> Endpoints:
         """From the provider's description, kept for an hour. Raises Unreachable, ConfigError."""
@@ -94,7 +99,10 @@ class OIDCAuthenticator(OAuthAuthenticator):
 
     async def _id_token(self, tokens: Tokens, nonce: str | None) -> Mapping[str, Any]:
         """Checked. Raises BadToken, Unreachable."""
-        expected = self.tools.Expected(self.issuer, self.client_id, nonce, tokens.access)
+        age = self.extra_authorize_params.get("max_age")
+        expected = self.tools.Expected(
+            self.issuer, self.client_id, nonce, tokens.access, max_age=int(age) if age and nonce is not None else None
+        )
         return await self._keys.claims(tokens.id, (await self.endpoints()).keys, expected)
 
     async def _discover(self, url: str) -> Endpoints:

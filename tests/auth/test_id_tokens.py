@@ -2,6 +2,7 @@
 
 import hmac
 from base64 import urlsafe_b64encode
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -136,6 +137,14 @@ def test_changed_after_it_was_signed():
 )
 def test_claims_that_do_not_fit(claims, words):
     refused(signed({**GOOD, **claims}), f"^{words}:")
+
+
+@pytest.mark.parametrize("since", [T - 361, None, "0", True])
+def test_who_gave_their_password_too_long_ago(since):
+    """The page was told so by the browser, which may have left it out."""
+    aged = replace(EXPECTED, max_age=300)
+    refused(signed({**GOOD, "auth_time": since}), "^auth_time:", expected=aged)
+    assert read_id_token(signed({**GOOD, "auth_time": T - 359}), published(KEY), aged, NOW)
 
 
 @pytest.mark.parametrize("name", ["iss", "sub", "aud", "exp", "iat", "nonce"])

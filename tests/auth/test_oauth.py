@@ -7,6 +7,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from batchhub.app.state import utc_now
 from batchhub.auth.oauth import find_claim, fits
 from batchhub.auth.oauth_http import BODY_LIMIT, check_url
 from batchhub.auth.oauth_presets import (
@@ -61,6 +62,7 @@ def test_settings_that_cannot_work(provider):
         ({"scope": {"email"}}, "must hold 'openid'"),
         ({"issuer": "http://id.example.org"}, "https://"),
         ({"issuer": ""}, "https://"),
+        ({"extra_authorize_params": {"max_age": "1h"}}, "a number of seconds"),
         ({"ca_file": "/nowhere"}, r"c\.OIDCAuthenticator\.ca_file: no certificates can be read from /nowhere"),
         ({"ca_file": __file__}, "no certificates can be read"),
     ]:
@@ -153,6 +155,18 @@ async def test_required_claims_hold_for_everybody(provider):
             assert await came_back(way, provider) is None
         provider.userinfo["affiliation"] = ["alum", "staff"]
         assert (await came_back(way, provider)).admin is True
+
+
+async def test_a_password_of_long_ago(provider):
+    """The person takes max_age out of the address on the way to the provider, which then says nothing of it or the truth."""
+    with made(OIDCAuthenticator, provider, extra_authorize_params={"max_age": "300"}, enable_auth_state=True) as way:
+        assert await came_back(way, provider) is None
+        provider.claims = {"auth_time": 1_700_000_000}
+        assert await came_back(way, provider) is None
+        provider.claims = {"auth_time": int(utc_now().timestamp())}
+        state = dict((await came_back(way, provider)).auth_state)
+        provider.claims = {"auth_time": 1_700_000_000, "nonce": None}
+        assert (await again(way, ended(state)))["name"] == "ann", "a refresh is no sign-in"
 
 
 async def test_domains_are_stripped_only_where_they_are_ours(provider):
