@@ -122,8 +122,7 @@ def _check_age(claims: Mapping[str, Any], max_age: int | None, now: int) -> None
     """The browser carries ``max_age`` to the page, and may leave it out (Core, 3.1.3.7, 13)."""
     if max_age is None:
         return
-    since = claims.get("auth_time")
-    if not _is_number(since) or now - since > max_age + LEEWAY:
+    if not _is_number(claims.get("auth_time")) or now - claims["auth_time"] > max_age + LEEWAY:
         raise BadToken("auth_time: too long ago, or not said")
 
 

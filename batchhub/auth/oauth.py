@@ -193,7 +193,7 @@ class OAuthAuthenticator(Authenticator):
 
     def name_of(self, claims: Mapping[str, Any]) -> str | None:
         """The name that the claims give."""
-        name = claims.get(self.username_claim)
+        name = find_claim(claims, self.username_claim)
         if isinstance(name, int) and not isinstance(name, bool):
             name = str(name)
         if not isinstance(name, str) or not name:

@@ -176,7 +176,9 @@ async def test_domains_are_stripped_only_where_they_are_ours(provider):
             assert await came_back(way, provider) is None
         provider.userinfo["preferred_username"] = "Ann@Example.org"
         assert (await came_back(way, provider)).name == "ann"
-        way.strip_domain = "kit.example"
+        way.username_claim, provider.userinfo["attributes"] = "attributes.mail", {"mail": "bob@example.org"}
+        assert (await came_back(way, provider)).name == "bob", "inside of a claim, as groups may be"
+        way.username_claim, way.strip_domain = "preferred_username", "kit.example"
         assert way.name_of({"preferred_username": "ann@\N{KELVIN SIGN}it.example"}) is None
         assert way.name_of({"preferred_username": "ann@Kit.example"}) == "ann"
 
