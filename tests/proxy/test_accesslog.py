@@ -33,16 +33,17 @@ class Written(list[str]):
         self.some.set()
 
 
-def note(log: AccessLog, path: str = "/x", user: str = "", *, after: float = 0.0) -> None:
-    now = asyncio.get_running_loop().time()
-    log.note(b"GET", path, 200, (user, "2001:db8::1"), size=12, now=now + after, took=0.0034)
+def note(log: AccessLog, path: str = "/x", user: str = "", *, at: float | None = None) -> None:
+    now = asyncio.get_running_loop().time() if at is None else at
+    log.note(b"GET", path, 200, (user, "2001:db8::1"), size=12, now=now, took=0.0034)
 
 
 async def test_lines_are_as_logging_writes_them_and_are_written_together() -> None:
     written, clock = Written(), Clock()
-    log = AccessLog(asyncio.get_running_loop(), clock, written)
-    note(log, "/a", "alice")
-    note(log, "/b", after=1.25)
+    loop = asyncio.get_running_loop()
+    log, now = AccessLog(loop, clock, written), loop.time()
+    note(log, "/a", "alice", at=now)
+    note(log, "/b", at=now + 1.25)
     assert not written
     await asyncio.wait_for(written.some.wait(), 5)
     record = logging.LogRecord(NAME, logging.INFO, "", 0, "GET /a 200 alice 2001:db8::1 12 bytes 3.4 ms", None, None)
