@@ -11,7 +11,7 @@ import pytest
 
 from tests.proxy.certificates import Authority
 from tests.proxy.harness import App, parse, read_head, running
-from tests.proxy.processes import Running, proxy, talk, until
+from tests.proxy.processes import Running, free_ports, proxy, talk, until
 
 pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # of the test; that of the processes is their own
 
@@ -366,8 +366,8 @@ async def test_offers_and_what_else_the_control_api_says(tmp_path: Path) -> None
 
 
 async def test_a_worker_that_cannot_start_is_said_in_a_sentence(tmp_path: Path) -> None:
-    w = Running(tmp_path, 1, 1)
-    w.config("import os\nif 'BATCHHUB_PROXY_WORKER' in os.environ: raise OSError('no such luck')", port=0, api_port=0)
+    w = Running(tmp_path, *free_ports(2))
+    w.config("import os\nif 'BATCHHUB_PROXY_WORKER' in os.environ: raise OSError('no such luck')")
     w.start()
     await until(lambda: w.process.poll() is not None, "the proxy ends")
     assert w.process.returncode == 2
