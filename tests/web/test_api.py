@@ -44,6 +44,18 @@ async def call(site: Site, ann: Browser) -> Program:
     return Program(site, await token_of(ann))
 
 
+async def test_a_token_opens_no_page(site: Site) -> None:
+    """So a stolen one makes no other, and ends when it is revoked."""
+    root = await site.signed_in("root")
+    headers = await token_of(root)
+    for path in ("home", "token", "settings/sessions", "admin", "admin/people/root", "access?next=/user/root/"):
+        answer = await site.browser().ask("GET", f"/hub/{path}", headers=headers)
+        assert (answer.code, answer.headers["Location"].partition("?")[0]) == (302, "/hub/login"), path
+        answer = await site.browser().ask("POST", f"/hub/{path}", body="note=x&days=1", headers=headers)
+        assert answer.code in {403, 405}, path
+    assert len(site.store.access) == 1
+
+
 async def test_the_version_is_for_everybody_and_readable(site: Site) -> None:
     for path in ("/hub/api", "/hub/api/"):
         answer = await site.browser().get(path)
