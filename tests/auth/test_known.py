@@ -21,7 +21,8 @@ def test_made_up_ones(clock) -> None:
     browsers = KnownBrowsers(KEY, clock)
     one, name, until, mac = browsers.seal("ann").split(".")
     longer = f"{int(until) + 1}"
-    odd = ["", "x", f"{one}.{name}.{longer}.{mac}", f"{one}.{name[:-1]}A.{until}.{mac}", f"2.{name}.{until}.{mac}"]
+    # A name of 16 bytes ends with A, Q, g or w.
+    odd = ["", "x", f"{one}.{name}.{longer}.{mac}", f"{one}.{name[:-1]}B.{until}.{mac}", f"2.{name}.{until}.{mac}"]
     odd += [f"{one}.{name}.{until}.{mac}\n", f"{one}.{name}.{until}.{'0' * 64}", f"{one}.{name}.{until}.{mac}" * 9]
     # What stands before the account cannot be moved into it.
     odd.append(f"{one}.{name}.{until[:-1]}.{mac}")
