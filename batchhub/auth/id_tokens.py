@@ -30,7 +30,7 @@ _MOST_KEYS = 100
 
 
 class BadToken(Exception):
-    """The token does not count. The text says why, for the log; it holds nothing of the token but names of claims."""
+    """The token does not count. The text says why, for the log; it holds nothing of the token but names of claims, and whose token it is (iss, aud)."""
 
 
 class UnknownKey(BadToken):
@@ -105,7 +105,7 @@ def _key(keys: Sequence[Mapping[str, Any]], kid: object, algorithm: str) -> Mapp
 
 def _check(claims: Mapping[str, Any], expected: Expected, now: int) -> None:
     if claims.get("iss") != expected.issuer:
-        raise BadToken("iss: another issuer's")
+        raise BadToken(f"iss: another issuer's, {claims.get('iss')!r:.200}")
     subject = claims.get("sub")
     if not isinstance(subject, str) or not 0 < len(subject) <= 255:
         raise BadToken("sub: nobody is named")
@@ -130,7 +130,7 @@ def _check_audience(claims: Mapping[str, Any], client_id: str) -> None:
     audience = claims.get("aud")
     listed = [audience] if isinstance(audience, str) else audience
     if not isinstance(listed, list) or client_id not in listed:
-        raise BadToken("aud: made for another client")
+        raise BadToken(f"aud: made for another client, {audience!r:.200}")
     # Who shares a token with others has to say that it is ours first.
     if ("azp" in claims or len(listed) > 1) and claims.get("azp") != client_id:
         raise BadToken("azp: given to another client")

@@ -29,7 +29,7 @@ def read_message(claims: Mapping[str, Any], platform: Platform) -> tuple[Learner
     kind = claims.get(f"{CLAIM}message_type")
     deployment = claims.get(f"{CLAIM}deployment_id")
     if not isinstance(deployment, str) or deployment not in platform.deployment_ids:
-        raise BadToken("deployment_id: not one of this site's")
+        raise BadToken(f"deployment_id: {deployment!r:.200} is not one of this site's")
     if isinstance(kind, str) and kind and kind != LAUNCH:
         raise NotALaunch(kind)
     roles, target = claims.get(f"{CLAIM}roles"), claims.get(f"{CLAIM}target_link_uri")

@@ -188,7 +188,7 @@ class OAuthAuthenticator(Authenticator):
                 return f"the claim {name} is not what required_claims says"
         mailed = "email" in {self.username_claim, *self.required_claims}
         if mailed and claims.get("email_verified") is not True:
-            return "the e-mail address is not verified"
+            return f"the e-mail address is not verified (email_verified is {claims.get('email_verified')!r:.40})"
         return ""
 
     def name_of(self, claims: Mapping[str, Any]) -> str | None:
@@ -330,9 +330,10 @@ class OAuthAuthenticator(Authenticator):
         claims = found.claims
         refusal, name = self.refuses(claims), self.name_of(claims)
         if refusal or name is None:
-            log.warning(
-                "%s: %.100r refused: %s", self._title, self.subject_of(claims), refusal or "no name in the claims"
+            refusal = (
+                refusal or f"no name in {self.username_claim}; there are {', '.join(sorted(map(str, claims)))[:500]!r}"
             )
+            log.warning("%s: %.100r refused: %s", self._title, self.subject_of(claims), refusal)
             return None
         state = {
             "access_token": tokens.access,

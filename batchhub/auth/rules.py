@@ -167,7 +167,7 @@ async def may_enter(
         because("blocked", name)
         return False
     if not await _settled(authenticator.check_allowed(name, model)):
-        log.warning("sign-in of %s refused: not allowed", name)
+        log.warning("sign-in of %s refused: not allowed; the groups are %.300r", name, model.get("groups") or ())
         because("not allowed", name)
         return False
     return True

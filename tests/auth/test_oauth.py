@@ -308,6 +308,23 @@ async def test_the_log_says_what_the_provider_says(provider, caplog):
         assert "access_denied: AADSTS50105: not assigned" in caplog.text
 
 
+async def test_the_log_says_what_is_set_up_wrongly(provider, caplog):
+    rules = {"groups_claim": "groups", "allow_all": False, "allowed_groups": {"hpc"}}
+    with made(OIDCAuthenticator, provider, **rules) as way:
+        provider.userinfo["groups"] = ["/hpc"]
+        assert await came_back(way, provider) is None
+        assert "not allowed; the groups are ['/hpc']" in caplog.text
+        way.username_claim = "upn"
+        assert await came_back(way, provider) is None
+        assert "no name in upn; there are 'aud, exp, groups, iat, iss, nonce, preferred_username, sub'" in caplog.text
+        way.username_claim = "email"
+        assert await came_back(way, provider) is None
+        assert "email_verified is None" in caplog.text
+        provider.claims = {"iss": "https://sts.windows.net/x"}
+        assert await came_back(way, provider) is None
+        assert "iss: another issuer's, 'https://sts.windows.net/x'" in caplog.text
+
+
 async def test_groups_that_are_elsewhere_are_said_in_the_log(provider, caplog):
     provider.userinfo["_claim_names"] = {"groups": "src1"}
     with made(OIDCAuthenticator, provider, groups_claim="groups") as way:

@@ -372,6 +372,13 @@ async def test_messages_that_are_not_for_us(hub, claims):
     await hub.refused(await hub.round(), "Your learning platform knows you, but this hub does not let you in")
 
 
+async def test_the_log_says_which_deployment_it_is(hub, caplog):
+    """Which is what has to be written into the configuration, at most platforms' first launch."""
+    hub.platform.claims = {f"{CLAIM}deployment_id": "2:8865aa05"}
+    await hub.refused(await hub.round())
+    assert "deployment_id: '2:8865aa05' is not one of this site's" in caplog.text
+
+
 async def test_without_roles_one_is_in_the_course_and_nothing_more(hub):
     hub.platform.claims = {f"{CLAIM}roles": []}
     assert (await hub.round()).code == 303
