@@ -55,7 +55,7 @@ class OIDCAuthenticator(OAuthAuthenticator):
     async def claims(self, tokens: Tokens, nonce: str | None, subject: str = "") -> Vouched | None:
         """The ID token's, and of the userinfo endpoint's those that the token does not have.
 
-        Without a new ID token what userinfo tells goes first, and what it never told is as the earlier one said.
+        Without a new ID token, what userinfo did not tell, or told otherwise, is as the earlier one said.
         """
         signed: Mapping[str, Any] = {}
         if tokens.id:
@@ -74,8 +74,9 @@ class OIDCAuthenticator(OAuthAuthenticator):
         told = await self._userinfo(tokens, subject, needed=not signed)
         if told is None:
             return None
-        claims = merged(signed, told) if signed else merged(told, tokens.signed)
-        return Vouched(claims, frozenset(signed or tokens.signed) - set(told))
+        signed = signed or tokens.signed
+        only = frozenset(name for name, value in signed.items() if name not in told or told[name] != value)
+        return Vouched(merged(signed, told), only)
 
     def is_issuer(self, issuer: object) -> bool:
         """Exactly ours."""

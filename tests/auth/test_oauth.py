@@ -251,6 +251,16 @@ async def test_what_only_the_id_token_says(provider):
             assert await again(way, one) is False
 
 
+async def test_userinfo_that_says_otherwise_than_the_id_token(provider):
+    """The token goes first, at a refresh too: nobody becomes another, or is signed out, for it."""
+    with made(OIDCAuthenticator, provider, enable_auth_state=True) as way:
+        provider.claims, provider.userinfo["preferred_username"] = {"preferred_username": "ann"}, "ann@example.org"
+        state = dict((await came_back(way, provider)).auth_state)
+        assert (await again(way, {**state, "refresh_token": ""}))["name"] == "ann"
+        assert (await again(way, state))["name"] == "ann"
+        assert len(provider.forms) == 2
+
+
 async def test_a_refresh_token_that_was_used_is_not_used_again(provider):
     """Neither when userinfo falls silent after it, nor when the database does not take what came for it."""
     with made(OIDCAuthenticator, provider, enable_auth_state=True) as way:
