@@ -156,10 +156,12 @@ class Owning:
 
     def refused_password(self, cluster: ClusterSettings, user: UserName, password: Password) -> None:
         """It is not tried there again: each time counts for whoever locks accounts."""
-        if not self.passwords.holds(user, password.text):
-            return
+        account, pool = _account(cluster, user), self._pools.get(cluster.name)
+        brought = pool is not None and pool.is_up(account)
+        if brought or not self.passwords.holds(user, password.text):
+            return  # they have signed in again meanwhile
         self._wrong.add((cluster.name, user))
-        self.let_go(cluster, _account(cluster, user))
+        self.let_go(cluster, account)
         if all((one.name, user) in self._wrong for one in self._by_session() if _account(one, user)):
             self.passwords.drop(user)
 

@@ -16,7 +16,8 @@ from batchhub.core.ports import Clock, Transport, Tunnel
 from batchhub.transport.certificates import Authority, Purpose, Sign, Terms
 from batchhub.transport.keyfiles import unusable
 from batchhub.transport.local import LocalTransport
-from batchhub.transport.pool import NodePools, SSHPool
+from batchhub.transport.nodepools import NodePools
+from batchhub.transport.pool import SSHPool
 from batchhub.transport.settings import SSHSettings
 from batchhub.transport.ssh import SSHTransport
 from batchhub.tunnel.chain import ChainSettings, ChainTunnel

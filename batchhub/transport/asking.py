@@ -30,7 +30,7 @@ from batchhub.core.asking import (
 )
 from batchhub.core.errors import BadInput, Denied, HubError, Unreachable
 from batchhub.transport.connection import Connection
-from batchhub.transport.credentials import Key, Own, Password, Refusal, Unproven
+from batchhub.transport.credentials import Key, Own, Password, Proof, Refusal, Unproven
 from batchhub.transport.settings import SSHSettings
 from batchhub.transport.shell import check_account, line
 
@@ -185,9 +185,8 @@ class Answering:
         self.tries.refused = True
 
 
-async def sign_in_as(connection: Connection, identity: str, account: str, own: Own) -> None:
-    """Sign in with what is this person's own. Raises Unproven if that is nothing, or not enough; Unreachable, Refusal."""
-    proof = await own.proof(account)
+async def sign_in_as(connection: Connection, identity: str, account: str, own: Own, proof: Proof) -> None:
+    """Sign in with what is this person's own, as ``own`` gave it. Raises Unproven if it is not enough; Unreachable, Refusal."""
     asker = Answering(connection.label, proof.text) if isinstance(proof, Password) else None
     try:
         await connection.connect(identity, account, proof, asker)

@@ -22,7 +22,7 @@ from batchhub.transport.asking import sign_in_as
 from batchhub.transport.backoff import Backoff
 from batchhub.transport.certificates import Sign
 from batchhub.transport.connection import Connection, Dial, NotOpened, NoWay
-from batchhub.transport.credentials import Own, Refusal, Unproven
+from batchhub.transport.credentials import Own, Proof, Refusal, Unproven
 from batchhub.transport.settings import SSHSettings
 from batchhub.transport.shell import check_account
 from batchhub.transport.slots import Slots
@@ -351,8 +351,9 @@ class SSHPool:
             self._settings, link.label, lambda changed: self._changed(link, changed), self._via, self._sign
         )
         try:
+            proof = await self._proof(link)
             async with self._shared.handshakes:
-                await self._sign_in(link, connection)
+                await self._sign_in(link, connection, proof)
             if not connection.alive:
                 raise Unreachable(f"{link.label}: the connection was lost at once ({connection.lost}).")
         except (NoWay, Unproven):
@@ -363,20 +364,41 @@ class SSHPool:
             self._failed(link, str(error), _REFUSED_PAUSES if refused else None)
             raise
         else:
-            self._up(link, connection)
+            if link.connection is not None and link.connection.alive:
+                connection.close()  # another was adopted meanwhile
+            else:
+                self._up(link, connection)
         finally:
             link.opening = None
 
-    async def _sign_in(self, link: _Link, connection: Connection) -> None:
-        if not link.account or not self._settings.personal:
-            await connection.connect(link.identity, link.account)
-        elif self._own is None:
+    async def _proof(self, link: _Link) -> Proof | None:
+        """Before it is this one's turn for a handshake, which others wait for: a database or KDC may be slow. ``None``: the service's keys do."""
+        if not self._is_own(link):
+            return None
+        if self._own is None:
             raise Unproven(f"{link.label}: nobody signs in as themselves here.")
-        else:
-            await sign_in_as(connection, link.identity, link.account, self._own)
-            if self._links.get(link.key) is not link:  # let go meanwhile
-                connection.close()
-                raise Unproven(f"{link.label}: signed out.")
+        return await self._own.proof(link.account)
+
+    async def _sign_in(self, link: _Link, connection: Connection, proof: Proof | None) -> None:
+        if not self._is_own(link):
+            await connection.connect(link.identity, link.account)
+            return
+        self._check_still_theirs(link)
+        assert self._own is not None
+        assert proof is not None
+        await sign_in_as(connection, link.identity, link.account, self._own, proof)
+        try:
+            self._check_still_theirs(link)
+        except Unproven:
+            connection.close()
+            raise
+
+    def _is_own(self, link: _Link) -> bool:
+        return bool(link.account) and self._settings.personal
+
+    def _check_still_theirs(self, link: _Link) -> None:
+        if self._links.get(link.key) is not link:  # let go meanwhile
+            raise Unproven(f"{link.label}: signed out.")
 
     def _up(self, link: _Link, connection: Connection) -> None:
         self._shared.counts.connects += 1
@@ -452,29 +474,3 @@ def _read(task: asyncio.Task[None]) -> None:
     """Whoever waited has the exception; nobody may be waiting any more."""
     if not task.cancelled():
         task.exception()
-
-
-class NodePools:
-    """Pools of connections to compute nodes' sshd, through the login node's. Implements ``tunnel.node.Nodes``.
-
-    Raises ConfigError for settings that cannot be.
-    """
-
-    def __init__(self, settings: SSHSettings, clock: Clock, login: SSHPool, sign: Sign | None = None) -> None:
-        self._settings = settings
-        self._clock = clock
-        self._login = login
-        self._sign = sign
-        self._shared = Shared(asyncio.Semaphore(settings.for_node("node").max_handshakes))
-
-    def pool(self, host: str) -> SSHPool:
-        """A new pool for this node."""
-        return SSHPool(self._settings.for_node(host), self._clock, via=self._dial, shared=self._shared, sign=self._sign)
-
-    def counters(self) -> Mapping[str, int]:
-        """``connects``, ``failures`` and ``losses`` of all nodes since the start."""
-        return asdict(self._shared.counts)
-
-    async def _dial(self, account: str, handler: Callable[[], H], host: str, port: int, seconds: float) -> H:
-        identity = account if self._settings.tunnel_as_user else None
-        return await self._login.open_stream(identity, handler, host, port, seconds)

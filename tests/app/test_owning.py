@@ -237,7 +237,8 @@ def two_clusters(**hours: float) -> tuple[Owning, dict[str, list[str]]]:
     owning = Owning(read_site(traits.BatchHub(clusters=tables)).clusters, keys, Clock())
     ended: dict[str, list[str]] = {}
     for name in tables:
-        pool: Any = SimpleNamespace(let_go=ended.setdefault(name, []).append, renew=lambda account: None)
+        gone = ended.setdefault(name, [])
+        pool: Any = SimpleNamespace(let_go=gone.append, renew=lambda account: None, is_up=lambda account: False)
         owning.watch(name, pool)
 
     async def alive(session: str) -> bool:
@@ -262,6 +263,11 @@ async def test_a_password_that_one_cluster_refuses_is_good_for_another() -> None
     owning.keep(ANN, "s2", Brought("open up"))
     await own["a"].refused("ann", Password("sesame"))
     assert await own["a"].proof("ann") == Password("open up"), "what was refused is the one before"
+    owning._pools["a"].is_up = lambda user: True  # type: ignore[method-assign]
+    await own["a"].refused("ann", Password("open up"))
+    assert await own["a"].proof("ann") == Password("open up"), (
+        "a connection was brought meanwhile, with a second factor"
+    )
 
 
 async def test_each_cluster_has_its_hours() -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
 from batchhub.core.errors import TunnelError, Unreachable
 from batchhub.core.model import Endpoint
 from batchhub.transport import pool as module
-from batchhub.transport.credentials import Refusal
-from batchhub.transport.pool import NodePools, SSHPool
+from batchhub.transport.credentials import Proof, Refusal
+from batchhub.transport.nodepools import NodePools
+from batchhub.transport.pool import SSHPool
 from batchhub.transport.settings import NodeSettings, SSHSettings
 from batchhub.tunnel.node import NodeTunnel
 
@@ -68,3 +70,66 @@ async def test_who_was_refused_is_not_tried_again_soon(monkeypatch: pytest.Monke
     pool.renew("alice")
     with pytest.raises(Unreachable, match=r"refused the key\Z"):
         await pool.execute("alice", lambda left: "true", b"", 100, 30.0)
+
+
+async def test_a_kdc_that_does_not_answer_keeps_nobody_else_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor a slow database: what people sign in with is fetched before it is their turn for a handshake."""
+    monkeypatch.setattr(module, "Connection", Handshake)
+    asked, never = 0, asyncio.Event()
+
+    class Slow:
+        async def proof(self, account: str) -> Proof:
+            nonlocal asked
+            asked += 1
+            await never.wait()
+            raise AssertionError
+
+        async def accepted(self, account: str, proof: Proof) -> None:
+            raise AssertionError
+
+        refused = accepted
+
+    settings = SSHSettings("login", known_hosts="login ssh-ed25519 AAAA", sign_in="session", max_handshakes=2)
+    pool = SSHPool(settings, lambda: datetime(2026, 1, 2, tzinfo=UTC), own=Slow())
+    people = [asyncio.ensure_future(pool.execute(f"p{n}", lambda left: "true", b"", 100, 30.0)) for n in range(10)]
+    while asked < 2:
+        await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        with pytest.raises(Unreachable, match="refused"):
+            await pool.execute(None, lambda left: "true", b"", 100, 30.0)
+    await pool.close()
+    for one in await asyncio.gather(*people, return_exceptions=True):
+        assert isinstance(one, Unreachable)
+
+
+class Opened(Handshake):
+    """A connection that is up once ``let`` is set."""
+
+    kept, lost, channels, closed = False, None, 0, False
+    let: asyncio.Event
+
+    async def connect(self, *_: object) -> None:
+        await Opened.let.wait()
+        self.alive = True
+
+    def close(self) -> None:
+        self.closed = True
+
+
+async def test_a_connection_that_is_brought_meanwhile_is_the_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody signs in, with a second factor it may be, while one without is being made: that is closed, and not left open for nobody."""
+    made: list[Opened] = []
+    monkeypatch.setattr(module, "Connection", lambda *_: made.append(Opened()) or made[-1])
+    Opened.let = asyncio.Event()
+    pool = SSHPool(SSHSettings("login", insecure=True), lambda: datetime(2026, 1, 2, tzinfo=UTC))
+    opening = asyncio.ensure_future(pool.execute("alice", lambda left: "true", b"", 100, 0.1))
+    while not made:
+        await asyncio.sleep(0)
+    brought: Any = Opened()
+    brought.alive = True
+    pool.adopt("alice", brought)
+    Opened.let.set()
+    with pytest.raises(AttributeError, match="execute"):  # it is asked to run the command
+        await opening
+    assert [one.closed for one in (*made, brought)] == [True, False]
+    assert pool.is_up("alice")

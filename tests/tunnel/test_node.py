@@ -20,7 +20,8 @@ import pytest
 
 from batchhub.core.errors import TunnelError
 from batchhub.core.model import Endpoint
-from batchhub.transport.pool import NodePools, SSHPool
+from batchhub.transport.nodepools import NodePools
+from batchhub.transport.pool import SSHPool
 from batchhub.transport.settings import NodeSettings, SSHSettings
 from batchhub.tunnel.login import LoginSettings, LoginTunnel
 from batchhub.tunnel.node import NodeTunnel, NodeTunnelSettings
