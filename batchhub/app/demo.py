@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import getpass
+import logging
 import os
 import shutil
 import socket
@@ -82,6 +83,8 @@ class Demo(Command):
 
     def act(self) -> None:
         """Proxy, hub, link; then wait."""
+        if self.log_words == "warning":
+            logging.getLogger("batchhub.audit").setLevel(logging.WARNING)  # the terminal is for the links
         state = StateDirectory.open(self.trait(traits.BatchHub).state_dir)
         proxy = self.trait(traits.Proxy)
         door = f"http://127.0.0.1:{proxy.port}/hub/login#link="
@@ -89,7 +92,10 @@ class Demo(Command):
         def used(user: str) -> None:
             say(f"  To sign in again:  {door}{authenticator.issue(user, utc_now(), _NEXT_LINK)}\n")
 
-        authenticator = LinkAuthenticator(parent=self, clock=utc_now, used=used)
+        # Whoever tries it is to see the admin pages too.
+        authenticator = LinkAuthenticator(
+            parent=self, clock=utc_now, used=used, admin_users={getpass.getuser().lower()}
+        )
         plan = plan_hub(self.trait, read_site(self.trait(traits.BatchHub)), state, {"link": authenticator})
         start_detached(state, [f"--config={self.config_file}", "--log-level=warning"], lambda: _listens(proxy.api_port))
         try:

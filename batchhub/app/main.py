@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, ClassVar
 
 from traitlets import Unicode
@@ -41,6 +42,7 @@ from batchhub.core.errors import BadInput, ConfigError, Denied, InvalidForm
 from batchhub.core.forms import check
 from batchhub.core.model import Server, UserName
 from batchhub.store import SoleHub, schema
+from batchhub.store.backup import backup
 
 log = logging.getLogger(__name__)
 
@@ -189,11 +191,12 @@ class DatabaseCommand(ServingCommand):
     """Database chores."""
 
     name = "batchhub db"
-    arguments = "upgrade|downgrade REVISION|revision"
+    arguments = "upgrade|downgrade REVISION|revision|backup FILE"
     unlisted = frozenset({"ip", "port"})
     description = (
         "`batchhub db upgrade` brings the database to this version's schema; `batchhub db revision` says where it is. `batchhub db downgrade "
-        "REVISION` takes it back for an older version: end every hub and make a backup first, for what only the newer schema holds is lost."
+        "REVISION` takes it back for an older version: end every hub and make a backup first, for what only the newer schema holds is lost. "
+        "`batchhub db backup FILE` copies SQLite's, also while the hub runs; the keys in state_dir are not in it."
     )
 
     def act(self) -> None:
@@ -207,8 +210,13 @@ class DatabaseCommand(ServingCommand):
             say(schema.revision(url) or "The database is empty.")
         elif what == "downgrade" and len(self.extra_args) == 2:
             self._downgrade(url, self.extra_args[1])
+        elif what == "backup" and len(self.extra_args) == 2:
+            backup(url, Path(self.extra_args[1]))
+            say(f"{self.extra_args[1]} is a copy of the database.")
         else:
-            raise BadInput("batchhub db upgrade, batchhub db downgrade REVISION, or batchhub db revision.")
+            raise BadInput(
+                "batchhub db upgrade, batchhub db downgrade REVISION, batchhub db backup FILE, or batchhub db revision."
+            )
 
     def _downgrade(self, url: str, target: str) -> None:
         claim = SoleHub(url)

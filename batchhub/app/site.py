@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, is_dataclass, replace
@@ -170,7 +171,10 @@ def make_dialect(cluster: ClusterSettings) -> Dialect:
     if not isinstance(cls, type) or not is_dataclass(cls) or lacking:
         why = f"it has no {lacking[0]!r}" if lacking else "it is no dataclass"
         raise ConfigError(f"{where}: {cluster.scheduler} is no dialect (docs/dialects.md): {why}.")
-    options: Any = read(cls, dict(cluster.scheduler_options), f"cluster {cluster.name!r}, scheduler_options")
+    given = dict(cluster.scheduler_options)
+    if cluster.scheduler == "local" and cluster.transport == "local":
+        given.setdefault("python", sys.executable)  # the queue is a part of this program, so its own Python has it
+    options: Any = read(cls, given, f"cluster {cluster.name!r}, scheduler_options")
     dialect: Dialect = options
     return dialect
 

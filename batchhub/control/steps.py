@@ -101,7 +101,6 @@ def _end(after: Server, saw: Sight, report: JobReport | None, now: datetime) -> 
         words=words,
         endpoint=None,
         nonce="",
-        answered=None,
     )
 
 

@@ -179,6 +179,14 @@ def _detail(row: Server, job: JobReport | None) -> str:
     return row.words
 
 
+def _submit_words(row: Server) -> tuple[str, str, int]:
+    if row.job_id is not None:
+        return "Submitted", "The scheduler has taken the job; it is not in its list yet.", 10
+    if row.submit_tried is not None:
+        return "Submitting", "The scheduler was given the job; its answer is awaited.", 5
+    return "Requested", "The job is about to be submitted.", 0
+
+
 def _phase_words(row: Server, job: JobReport | None) -> tuple[str, str, int]:
     if row.phase is Phase.ENDED:
         outcome = row.outcome or Outcome.FAILED
@@ -193,9 +201,7 @@ def _phase_words(row: Server, job: JobReport | None) -> tuple[str, str, int]:
         return "Stopping", "The job is being cancelled.", 50
     match row.phase:
         case Phase.REQUESTED:
-            if row.submit_tried is not None:
-                return "Submitting", "The scheduler was given the job; its answer is awaited.", 5
-            return "Requested", "The job is about to be submitted.", 0
+            return _submit_words(row)
         case Phase.QUEUED:
             return "Queued", _queued(row, job), 20
         case Phase.STARTING:

@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from batchhub.control.service import ServerView
 from batchhub.core.limits import format_walltime
-from batchhub.core.model import Outcome, Phase
+from batchhub.core.model import Outcome, Phase, Want
 
 _CALM_ENDS = frozenset({Outcome.STOPPED, Outcome.COMPLETED})
 
@@ -38,6 +38,8 @@ def tone(view: ServerView) -> str:
     """The colour of a server's state: its phase, ``failed`` for an end nobody wished, ``ended`` for a calm one."""
     if view.server.phase is Phase.ENDED:
         return "ended" if view.server.outcome in _CALM_ENDS else "failed"
+    if view.server.want is Want.DOWN:
+        return Phase.STOPPING.value
     return view.server.phase.value
 
 

@@ -54,7 +54,7 @@ def test_a_commands_help(inside) -> None:
         ("config --config=nowhere.py", "The configuration file nowhere.py does not exist."),
         ("rendre", "There is no command 'rendre'; did you mean 'render'?"),
         ("--log-level=info render", "The command comes first: batchhub render"),
-        ("db upgarde", "batchhub db upgrade, batchhub db downgrade REVISION, or batchhub db revision."),
+        ("db upgarde", "batchhub db upgrade, batchhub db downgrade REVISION, batchhub db backup FILE, or"),
         ("config --BatchHub.authenticator_class=pamm", "'pamm' is not known; did you mean 'pam'?"),
         ("config --BatchHub.authenticator_class=os:path", "is not an Authenticator class"),
         ("config --BatchHub.authenticator_class=no.such:Thing", "cannot be imported"),

@@ -141,3 +141,26 @@ def test_the_database_there_and_back(inside) -> None:
     wrong = inside("db", "downgrade", "0000")
     assert wrong.returncode == 2
     assert "known: base, 0001" in wrong.stderr
+
+
+def test_a_copy_of_the_database_while_a_hub_has_it(inside) -> None:
+    inside.config()
+    inside("db", "upgrade")
+    with closing(sqlite3.connect(inside.home / "state/batchhub.sqlite")) as used:
+        used.execute(
+            "INSERT INTO users (name, admin, created, groups, way) VALUES ('ann', 0, '2026-11-28 12:00:00', '[]', '')"
+        )
+        used.commit()
+        used.execute("DELETE FROM users")  # under way, so not in the copy
+        done = inside("db", "backup", "copy.sqlite")
+    assert done.stdout == "copy.sqlite is a copy of the database.\n"
+    assert (inside.home / "copy.sqlite").stat().st_mode & 0o777 == 0o600
+    with closing(sqlite3.connect(inside.home / "copy.sqlite")) as copy:
+        assert copy.execute("SELECT name FROM users").fetchall() == [("ann",)]
+    for words, sentence in (
+        (("copy.sqlite",), "is there already"),
+        (("nowhere/copy",), "cannot be written: No such file"),
+        (("x", "--BatchHub.db_url=postgresql://h/d"), "pg_dump"),
+        (("x", "--BatchHub.db_url=sqlite:///none.sqlite"), "There is no database none.sqlite to copy."),
+    ):
+        assert sentence in inside("db", "backup", *words).stderr

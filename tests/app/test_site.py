@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
@@ -116,6 +117,11 @@ def test_extensions_by_name_by_path_and_not_at_all() -> None:
 def test_a_dialects_options_are_checked() -> None:
     with pytest.raises(ConfigError, match="scheduler_options: unknown setting 'bindir'; did you mean 'bin_dir'"):
         make_dialect(ClusterSettings("hpc", scheduler_options={"bindir": "x"}))
+
+
+def test_the_queue_of_this_program_runs_with_its_python() -> None:
+    assert make_dialect(ClusterSettings("here", scheduler="local")).python == sys.executable
+    assert make_dialect(ClusterSettings("here", scheduler="local", scheduler_options={"python": "py"})).python == "py"
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,7 @@ def row(phase: Phase, **changes: object) -> Server:
     [
         (row(Phase.REQUESTED), "Requested", "about to be submitted"),
         (row(Phase.REQUESTED, submit_tried=NOW), "Submitting", "its answer is awaited"),
+        (row(Phase.REQUESTED, submit_tried=NOW, job_id=JobId("7")), "Submitted", "not in its list yet"),
         (row(Phase.QUEUED), "Queued", "The job waits in the queue."),
         (row(Phase.QUEUED, generation=2), "Queued", "put back by the scheduler"),
         (row(Phase.STARTING, host="n1"), "Starting", "The job runs on n1; the application is starting."),

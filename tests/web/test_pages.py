@@ -235,6 +235,11 @@ async def test_a_failure_tells_outcome_words_code_and_log(site: Site, ann: Brows
     site.hub.offered = [LAB]
     fields |= {"partition": "short", "environment": "2026.1"}
     assert (await ann.post("/hub/spawn/ann", **fields)).code == 303
+    # On a node, but nothing of it was ever seen: it did not start; one that was in use has ended.
+    for answered, verb in ((None, "did not start"), (START, "has ended")):
+        site.hub.put("ann", started=START, host="n1", answered=answered, **FAILED)
+        await ann.get("/hub/spawn-pending/ann")
+        ann.has(f"JupyterLab {verb}")
 
 
 async def test_limits_and_last_use_are_told(site: Site, ann: Browser) -> None:

@@ -35,9 +35,8 @@ class PendingPage(Page):
         server = view.server
         what = {profile.name: profile.title for profile in self.web.services.hub.profiles()}.get(server.profile)
         failed = tone(view) == "failed"
-        # Some schedulers name the node of a job that runs, but not when it began.
-        ran = server.started is not None or bool(server.host)
-        verb = "did not start" if failed and not ran else "has ended"
+        # A job that ran for a minute without its application is no server that has started, for the person who waits for one.
+        verb = "did not start" if failed and server.answered is None else "has ended"
         title = f"{what or server.profile}{f' “{server.name}”' if server.name else ''} {verb}"
         lead = ""
         if failed:
