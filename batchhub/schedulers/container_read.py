@@ -149,6 +149,9 @@ def report(row: Mapping[str, object], partition: str, host: str) -> JobReport | 
     if over:
         used_up = time_limit is not None and started is not None and ended is not None and ended - started >= time_limit
         seen = _ending(code, oom=state.get("OOMKilled") is True, used_up=used_up)
+    if seen is JobState.PENDING and started is not None:
+        # It ran until its machine went down; podman then calls it as it was before its start, and nobody starts it again.
+        seen = JobState.NODE_FAIL
     here = _address(row.get("networks")) or host
     return JobReport(
         id=JobId(job),

@@ -323,6 +323,8 @@ def test_recorded_states_of_docker_s_cgroups() -> None:
     ("changes", "expected"),
     [
         ({"state": {"Status": "restarting"}}, {"state": S.STARTING}),
+        ({"state": {"Status": "configured"}}, {"state": S.NODE_FAIL, "ended": None}),
+        ({"state": {"Status": "created", "StartedAt": "0001-01-01T00:00:00Z"}}, {"state": S.PENDING, "host": ""}),
         ({"state": {"Status": "removing"}}, {"state": S.COMPLETING}),
         ({"state": {"Status": "stopping"}}, {"state": S.COMPLETING, "exit_code": None}),
         ({"state": {"Status": "levitating"}}, {"state": S.UNKNOWN, "raw_state": "levitating"}),
