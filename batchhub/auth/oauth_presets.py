@@ -11,7 +11,7 @@ from traitlets import Bool, Set, Unicode
 
 from batchhub.auth.oauth import Endpoints, OAuthAuthenticator, Tokens, Vouched
 from batchhub.auth.oauth_http import check_url
-from batchhub.auth.oidc import OIDCAuthenticator
+from batchhub.auth.oidc import OpenIDConnect
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +121,7 @@ def _login(organisation: object) -> str:
     return login.lower() if isinstance(login, str) else ""
 
 
-class GitLabAuthenticator(OIDCAuthenticator):
+class GitLabAuthenticator(OpenIDConnect):
     """gitlab.com, or a GitLab of one's own (``issuer``). Groups are full paths: ``physics/theory``."""
 
     login_service = Unicode("GitLab", help=OAuthAuthenticator.login_service.help).tag(config=True)
@@ -129,7 +129,7 @@ class GitLabAuthenticator(OIDCAuthenticator):
     groups_claim = Unicode("groups", help="GitLab's userinfo lists them here.").tag(config=True)
 
 
-class GoogleAuthenticator(OIDCAuthenticator):
+class GoogleAuthenticator(OpenIDConnect):
     """Google accounts. The name is the verified e-mail address; who is let in is best said by ``hosted_domain``."""
 
     login_service = Unicode("Google", help=OAuthAuthenticator.login_service.help).tag(config=True)
@@ -164,7 +164,7 @@ class GoogleAuthenticator(OIDCAuthenticator):
         )
 
 
-class GlobusAuthenticator(OIDCAuthenticator):
+class GlobusAuthenticator(OpenIDConnect):
     """Globus Auth. Groups are Globus groups' UUIDs: their names are nobody's own."""
 
     login_service = Unicode("Globus", help=OAuthAuthenticator.login_service.help).tag(config=True)

@@ -17,8 +17,11 @@ from batchhub.core.errors import ConfigError, Unreachable
 log = logging.getLogger(__name__)
 
 
-class OIDCAuthenticator(OAuthAuthenticator):
-    """Everything is found from ``issuer``; what counts is the ID token, signed by the provider for this hub and this sign-in."""
+class OpenIDConnect(OAuthAuthenticator):
+    """Everything is found from ``issuer``; what counts is the ID token, signed by the provider for this hub and this sign-in.
+
+    Not for use by itself: settings of a class hold for those that are made from it, and ``allow_all`` for a campus is not meant for Google.
+    """
 
     issuer = Unicode(
         help="The provider's own name for itself, spelt exactly as it does: https://id.example.org/realms/x."
@@ -129,6 +132,10 @@ class OIDCAuthenticator(OAuthAuthenticator):
             secret_in_form=isinstance(methods, list) and "client_secret_basic" not in methods,
             says_issuer=about.get("authorization_response_iss_parameter_supported") is True,
         )
+
+
+class OIDCAuthenticator(OpenIDConnect):
+    """Any provider that is no preset."""
 
 
 def merged(signed: Mapping[str, Any], told: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from itertools import permutations
 
 from batchhub.auth.base import Authenticator, LoginKind
 from batchhub.core.errors import ConfigError
@@ -24,6 +25,7 @@ def check_ways(ways: Mapping[str, Authenticator], *, same_people: bool) -> None:
         if not _NAME.fullmatch(name):
             raise ConfigError(f"{name!r} cannot name a way to sign in: lower-case letters, digits, '-' and '_' can.")
     _check_groups(ways)
+    _check_sections(ways)
     for kind in _SHOWN_ONCE:
         found = [name for name, one in ways.items() if one.kind is kind]
         if len(found) > 1:
@@ -39,6 +41,17 @@ def check_ways(ways: Mapping[str, Authenticator], *, same_people: bool) -> None:
                     f"A name from {name!r} and one from {other!r} could be the same, and so could be two people with one account. Give each "
                     f"way a username_prefix of its own, or, if a name is the same person's in both, set c.BatchHub.same_people = True."
                 )
+
+
+def _check_sections(ways: Mapping[str, Authenticator]) -> None:
+    """What the configuration says of a class holds for those made from it, so of two ways one would let in whom the other should."""
+    classes = {type(one) for one in ways.values()}
+    for one, other in permutations(classes, 2):
+        if issubclass(one, other):
+            raise ConfigError(
+                f"{one.__name__} is made from {other.__name__}, so that all of c.{other.__name__} holds for it too, such as allow_all. Of ways that are "
+                f"offered together none can be made from another: make a class of your own from {other.__name__} for each, and configure those."
+            )
 
 
 def _check_groups(ways: Mapping[str, Authenticator]) -> None:

@@ -1,5 +1,8 @@
 """Several ways to sign in: which may stand side by side."""
 
+from importlib.metadata import entry_points
+from itertools import permutations
+
 import pytest
 
 from batchhub.auth.base import Authenticator, LoginKind
@@ -42,6 +45,22 @@ def test_a_way_that_lets_nobody_in_does_not_count() -> None:
 def test_two_that_the_page_could_not_tell_apart() -> None:
     with pytest.raises(ConfigError, match="of link and other only one"):
         check_ways({"link": LinkAuthenticator(), "other": LinkAuthenticator()}, same_people=True)
+
+
+def test_what_is_said_of_one_way_does_not_hold_for_another() -> None:
+    """Traitlets give the settings of a class to those made from it."""
+
+    class Guests(PAMAuthenticator):
+        pass
+
+    ways = {"pam": PAMAuthenticator(username_prefix="p-"), "guests": Guests(username_prefix="g-")}
+    with pytest.raises(
+        ConfigError, match=r"Guests is made from PAMAuthenticator, so that all of c\.PAMAuthenticator holds"
+    ):
+        check_ways(ways, same_people=False)
+    offered = [point.load() for point in entry_points(group="batchhub.authenticators")]
+    assert len(offered) > 10
+    assert [(one, other) for one, other in permutations(offered, 2) if issubclass(one, other)] == []
 
 
 def test_a_name_is_part_of_addresses() -> None:
