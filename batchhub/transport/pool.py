@@ -11,6 +11,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import TypeVar
@@ -352,7 +353,8 @@ class SSHPool:
         )
         try:
             proof = await self._proof(link)
-            async with self._shared.handshakes:
+            # The service's is one, and asks about everybody's jobs: it does not wait behind people's.
+            async with self._shared.handshakes if link.account else nullcontext():
                 await self._sign_in(link, connection, proof)
             if not connection.alive:
                 raise Unreachable(f"{link.label}: the connection was lost at once ({connection.lost}).")

@@ -63,7 +63,7 @@ class SSHSettings:
     the networks ``certificate_sources`` (none: from anywhere; nodes are reached from the login node, so for them it is not said).
 
     ``max_sessions`` bounds the commands at one time on one connection, below sshd's MaxSessions (10 by default);
-    ``max_handshakes`` the connections being made at one time, below sshd's MaxStartups (10:30:100 by default).
+    ``max_handshakes`` people's connections being made at one time, beside the service's, below sshd's MaxStartups (10:30:100 by default).
     ``open_timeout`` is how long a connection may leave the request for a channel unanswered before it is given up, and a tunnel's node or
     application the one for a stream.
     ``idle_seconds`` is after how long without a channel a person's connection is closed.

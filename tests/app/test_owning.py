@@ -202,17 +202,12 @@ async def test_the_services_connection_is_nobody_elses(simple: Sshd) -> None:
     try:
         ssh = {"service_username": NAME, "client_keys": [simple.client_key]}
         async for hub in closing(Hub(simple, sign_in="session", **ssh)):
-            assert (await hub.transport.run(ID)).out.strip() == NAME
+            assert (await hub.transport.run(ID)).out.strip() == NAME, "questions about all jobs need nobody signed in"
             assert await hub.owning.missing("hpc", ANN) is not None
             with pytest.raises(Unreachable, match="Sign out and in again"):
                 await hub.run()
     finally:
         simple.forbid(NAME)
-
-
-async def test_the_service_has_a_way_of_its_own(session: Hub, simple: Sshd) -> None:
-    """Questions about everybody's jobs need nobody signed in."""
-    assert (await session.transport.run(ID)).out.strip() == simple.me
 
 
 async def test_a_refused_password_is_tried_once(session: Hub, simple: Sshd) -> None:

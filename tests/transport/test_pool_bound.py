@@ -11,7 +11,7 @@ import pytest
 from batchhub.core.errors import TunnelError, Unreachable
 from batchhub.core.model import Endpoint
 from batchhub.transport import pool as module
-from batchhub.transport.credentials import Proof, Refusal
+from batchhub.transport.credentials import Password, Proof, Refusal, Unproven
 from batchhub.transport.nodepools import NodePools
 from batchhub.transport.pool import SSHPool
 from batchhub.transport.settings import NodeSettings, SSHSettings
@@ -81,8 +81,10 @@ async def test_a_kdc_that_does_not_answer_keeps_nobody_else_waiting(monkeypatch:
         async def proof(self, account: str) -> Proof:
             nonlocal asked
             asked += 1
+            if account == "quick":
+                raise Unproven("quick has nothing")
             await never.wait()
-            raise AssertionError
+            return Password("sesame")
 
         async def accepted(self, account: str, proof: Proof) -> None:
             raise AssertionError
@@ -95,8 +97,8 @@ async def test_a_kdc_that_does_not_answer_keeps_nobody_else_waiting(monkeypatch:
     while asked < 2:
         await asyncio.sleep(0)
     async with asyncio.timeout(5):
-        with pytest.raises(Unreachable, match="refused"):
-            await pool.execute(None, lambda left: "true", b"", 100, 30.0)
+        with pytest.raises(Unreachable, match="quick has nothing"):
+            await pool.execute("quick", lambda left: "true", b"", 100, 30.0)
     await pool.close()
     for one in await asyncio.gather(*people, return_exceptions=True):
         assert isinstance(one, Unreachable)
@@ -133,3 +135,28 @@ async def test_a_connection_that_is_brought_meanwhile_is_the_one(monkeypatch: py
         await opening
     assert [one.closed for one in (*made, brought)] == [True, False]
     assert pool.is_up("alice")
+
+
+async def test_the_service_waits_for_nobodys_handshake(monkeypatch: pytest.MonkeyPatch) -> None:
+    """People's may hang, as they do where sshd's PAM asks an LDAP server that is down. The question about all jobs goes on meanwhile."""
+    served: list[Opened] = []
+
+    class Hanging(Opened):
+        async def connect(self, identity: str, *_: object) -> None:
+            served.append(self)
+            if identity:
+                await super().connect()
+            raise Unreachable("it is the service's turn")
+
+    monkeypatch.setattr(module, "Connection", Hanging)
+    Opened.let = asyncio.Event()
+    pool = SSHPool(SSHSettings("login", insecure=True, max_handshakes=2), lambda: datetime(2026, 1, 2, tzinfo=UTC))
+    people = [asyncio.ensure_future(pool.execute(f"p{n}", lambda left: "true", b"", 100, 30.0)) for n in range(10)]
+    while len(served) < 2:
+        await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        with pytest.raises(Unreachable, match="the service's turn"):
+            await pool.execute(None, lambda left: "true", b"", 100, 30.0)
+    assert len(served) == 3, "two of the people, and the service"
+    await pool.close()
+    await asyncio.gather(*people, return_exceptions=True)
