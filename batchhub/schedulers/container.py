@@ -225,6 +225,10 @@ class Container:
             refused = [line.removeprefix(REFUSED) for line in lines if line.startswith(REFUSED)]
             if refused:
                 raise SubmitRejected(base.shorten(refused[-1]))
+            if container_read.kept_out(done.err):
+                raise SubmitRejected(
+                    f"The hub's account may not talk to {self.FLAVOUR}; please tell the hub's administrator: {said}"
+                )
             if NOTHING_MADE in lines:
                 raise SubmitRejected(said)
         found = done.out.strip()

@@ -32,6 +32,10 @@ _OVER = re.compile(r"is not running|container state improper|already (?:stopped|
 _DENIED = re.compile(
     r"permission denied|a password is required|not allowed to execute|not in the sudoers", re.IGNORECASE
 )
+_KEPT_OUT = re.compile(
+    r"permission denied while trying to connect to the docker|a password is required|not allowed to execute|not in the sudoers|may not run sudo",
+    re.IGNORECASE,
+)
 _WARNING = re.compile(r'^(?:WARNING: |time="[^"]*" level=(?:debug|info|warning) )')
 _ID = re.compile(r"[0-9a-f]{64}")
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
@@ -88,6 +92,11 @@ def words(done: Completed, program: str) -> str:
 def denied(err: str) -> bool:
     """Whether the engine, its socket or sudo refused our account."""
     return any(_DENIED.search(line) for line in complaints(err))
+
+
+def kept_out(err: str) -> bool:
+    """Whether our account did not even reach the engine, so that nothing was made."""
+    return any(_KEPT_OUT.search(line) for line in complaints(err))
 
 
 def unknown_in(line: str) -> str:

@@ -278,6 +278,24 @@ def test_a_name_that_is_taken_is_no_refusal(name: str) -> None:
         ENGINES[name].read_submit(answer(name, "create_name_in_use"))
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "permission denied while trying to connect to the docker API at unix:///var/run/docker.sock",
+        "sudo: a password is required",
+        "Sorry, user hub is not allowed to execute '/usr/bin/docker create' as root on box.",
+    ],
+)
+def test_an_account_that_may_not_talk_to_the_engine_is_told_at_once(words: str) -> None:
+    """A site's first try; looked for by its name, the job would be waited for, for ever."""
+    recorded_words = answer("docker", "denied_inspect").err
+    for err in (recorded_words, f"{words}\n"):
+        with pytest.raises(SubmitRejected, match=r"may not talk to docker; please tell the hub's administrator"):
+            ENGINES["docker"].read_submit(Completed(1, "", err))
+    with pytest.raises(SubmitAmbiguous):  # of the container's own first process
+        ENGINES["docker"].read_submit(Completed(1, "", 'OCI runtime: exec: "timeout": permission denied\n'))
+
+
 def test_a_daemon_that_is_away_refused_nothing() -> None:
     with pytest.raises(SubmitAmbiguous, match="Cannot connect"):
         ENGINES["docker"].read_submit(answer("docker", "down_create"))
