@@ -73,7 +73,7 @@ _REASON_FORMS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"Unschedulable: .*Insufficient cpu", "Not enough cores are free yet."),
         (r"Unschedulable: .*Insufficient memory", "Not enough memory is free yet."),
         (r"Unschedulable: .*Insufficient \S*gpu", "Not enough GPUs are free yet."),
-        (r"Unschedulable", "No node that it may run on has room for it yet."),
+        (r"Unschedulable", "No node that it may run on has room for it yet, if there is one at all."),
         # LSF: sentences, several of them joined; those that say most come first.
         (r".*never satisfied", "It waits for a job that can never end as demanded: it will never run."),
         (r".*dependency condition not satisfied", "It waits for another job to end."),

@@ -30,6 +30,10 @@ NEVER = "it will never run as it is"
 @pytest.mark.parametrize(
     ("reason", "words"),
     [
+        # Kubernetes
+        ("Unschedulable: 0/3 nodes are available: 1 node(s) had untolerated taint {x: }, 2 Insufficient cpu.", "cores"),
+        ("Unschedulable: 0/3 nodes are available: 3 Insufficient nvidia.com/gpu. preemption: 0/3 …", "GPUs"),
+        ("Unschedulable: 0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/selector.", "has room"),
         # Slurm
         ("Priority", "higher priority"),
         ("Resources", "Your job is next"),
