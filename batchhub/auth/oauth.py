@@ -10,7 +10,7 @@ import logging
 import re
 import secrets
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from types import MappingProxyType, ModuleType
@@ -315,11 +315,11 @@ class OAuthAuthenticator(Authenticator):
             return None
         return self._model(tokens, found) if found else None
 
-    def answers(self, answer: Answer, what: str) -> bool:
+    def answers(self, answer: Answer, what: str, no: Collection[int] = (400, 403)) -> bool:
         """Whether what was asked with an access token is answered; ``False`` is no. Raises TokenEnded; Unreachable for what is neither yes nor no."""
         if answer.code == 401:
             raise TokenEnded
-        if answer.code in (400, 403):
+        if answer.code in no:
             log.warning("%s does not tell %s (%s)", self._title, what, answer.code)
             return False
         if answer.code != 200:

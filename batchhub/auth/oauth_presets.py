@@ -108,7 +108,7 @@ class GitHubAuthenticator(OAuthAuthenticator):
         for page in range(1, _PAGES + 1):
             url = f"{self.github_api_url.rstrip('/')}/{path}?per_page={_PAGE}&page={page}"
             answer = await self.asker.get(url, tokens.access)
-            if answer.code == 404 or not self.answers(answer, path):
+            if not self.answers(answer, path, no=(400, 403, 404)):
                 return []
             rows += answer.rows
             if len(answer.rows) < _PAGE:

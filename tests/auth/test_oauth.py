@@ -452,6 +452,14 @@ async def test_github_mail(github):
         assert (await came_back(way, github)).name == "ann@example.org"
 
 
+async def test_github_that_may_not_tell_teams(github, caplog):
+    """A GitHub App without the permission: there are organisations, no teams, and a line in the log."""
+    github.instead["api/user/teams"] = 404, {"message": "Not Found"}
+    with made(GitHubAuthenticator, github, allowed_groups={"physics"}) as way:
+        assert (await came_back(way, github)).groups == ("physics",)
+    assert "does not tell user/teams (404)" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("path", "header"), [("api/user", "X-RateLimit-Remaining: 0"), ("api/user/teams", "Retry-After: 60")]
 )
