@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from traitlets import Set, Unicode
 
@@ -23,6 +24,9 @@ class OpenIDConnect(OAuthAuthenticator):
     Not for use by itself: settings of a class hold for those that are made from it, and ``allow_all`` for a campus is not meant for Google.
     """
 
+    login_service = Unicode(
+        "", help="The name on the login page, as in: Sign in with NAME. Empty: the issuer's host."
+    ).tag(config=True)
     issuer = Unicode(
         help="The provider's own name for itself, spelt exactly as it does: https://id.example.org/realms/x."
     ).tag(config=True)
@@ -43,6 +47,7 @@ class OpenIDConnect(OAuthAuthenticator):
         """An issuer is needed, and ``openid`` among the scopes, without which there is no ID token."""
         super().check_settings()
         check_url(self.issuer, f"c.{type(self).__name__}.issuer")
+        self.login_service = self.login_service or str(urlsplit(self.issuer).hostname)
         if "openid" not in self.scope:
             raise ConfigError(f"c.{type(self).__name__}.scope must hold 'openid'.")
         age = self.extra_authorize_params.get("max_age", "0")

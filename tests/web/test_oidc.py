@@ -94,6 +94,14 @@ async def test_there_and_back(hub, provider):
     assert hub.ways["campus"].last["auth_state"]["refresh_token"] == "refresh-1"
 
 
+async def test_a_provider_without_a_name_is_called_by_its_host(provider):
+    hub = Hub(campus=campus(provider, login_service=""))
+    await hub.browser.get("hub/login")
+    hub.browser.has("Sign in with 127.0.0.1")
+    hub.site.server.stop()
+    await hub.site.server.close_all_connections()
+
+
 async def test_the_page_is_asked_with_a_challenge_and_without_secrets(hub, provider):
     asked = await hub.leave()
     assert asked["response_type"] == ["code"]
