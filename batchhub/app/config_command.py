@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterator
 from importlib.metadata import entry_points
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
@@ -34,7 +36,7 @@ class ConfigCommand(Command):
     description = (
         "`batchhub config --generate` prints a configuration file with every setting, its default and its meaning; "
         "`batchhub config --check` reads yours, with the templates, keys and certificates that it names, and says what is wrong. Run it as the "
-        "account that the hub has. It starts nothing, asks nobody, and looks at nothing in state_dir."
+        "account that the hub has. It starts nothing and asks nobody."
     )
     flags: ClassVar[dict[Any, Any]] = {  # type: ignore[misc]
         "generate": ({"ConfigCommand": {"what": "generate"}}, "Print a configuration file."),
@@ -74,8 +76,15 @@ class ConfigCommand(Command):
             raise ConfigError(words)
         for words in without_effect(site, ways):
             say(f"Warning: {words}")
+        if plan.authority is not None and _lacks_authority(Path(hub.state_dir)):
+            say("Warning: there is no SSH authority yet: `batchhub ssh-ca create` makes one.")
         where = self.config_path or "the defaults"
         say(f"{where}: {len(site.clusters)} clusters, {len(site.profiles)} profiles; nothing is wrong.")
+
+
+def _lacks_authority(state_dir: Path) -> bool:
+    """As far as whoever checks can see."""
+    return os.access(state_dir, os.X_OK) and not (state_dir / "ssh_ca.key").exists()
 
 
 def generated_file() -> str:

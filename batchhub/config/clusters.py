@@ -17,6 +17,7 @@ from batchhub.transport.settings import SSHSettings
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 _ADDRESS_TEMPLATE = re.compile(r"[A-Za-z0-9_.:{}-]+")
+_URL = re.compile(r"https?://[A-Za-z0-9._\-\[\]:]+(?:/[^\s?#]*)?")
 _KIND = re.compile(r"[A-Za-z0-9_.-]+(?::[A-Za-z0-9_]+)?")
 _THROUGH_SSH = frozenset({"login", "node"})
 _TO_LOOPBACK = frozenset({"node", "reverse"})
@@ -92,6 +93,8 @@ class ClusterSettings:
         check_accounts(self.account, self.accounts, wide, place)
         if not _ADDRESS_TEMPLATE.fullmatch(self.node_address):
             raise ConfigError(f"{place}: node_address {self.node_address!r} is not a host name with {{host}} in it.")
+        if self.callback_url and not _URL.fullmatch(self.callback_url):
+            raise ConfigError(f"{place}: callback_url {self.callback_url!r} is not like http://hub.example.org:8081.")
         if self.ports is not None and not 1024 <= self.ports[0] <= self.ports[1] <= 65535:
             raise ConfigError(f"{place}: ports {self.ports!r} are not a range within 1024 to 65535.")
         for network in self.node_networks:

@@ -106,6 +106,11 @@ def _chain(context: ssl.SSLContext, certificate: Path, key: Path, passphrase: st
             raise ConfigError(f"The key {key} needs a passphrase, which was not given.")
         return passphrase
 
+    for what, path in (("certificate", certificate), ("key", key)):
+        try:  # OpenSSL would not say which of the two it is
+            path.open("rb").close()
+        except OSError as error:
+            raise ConfigError(f"The {what} {path} cannot be read: {error.strerror}.") from error
     try:
         context.load_cert_chain(certificate, key, password)
     except (OSError, ssl.SSLError) as error:

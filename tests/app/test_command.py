@@ -159,6 +159,15 @@ def test_files_that_a_cluster_names_are_looked_at(inside) -> None:
     assert "nothing is wrong" in inside("config", "--check").stdout
 
 
+def test_an_authority_that_is_to_be_made_is_said(inside) -> None:
+    door = {"host": "login", "known_hosts": inside.file("known_hosts", ""), "sign_in": "ca", "service_username": "hub"}
+    inside.config(f"c.BatchHub.clusters = {{'hpc': {{'transport': 'ssh', 'ssh': {door!r}}}}}")
+    (inside.home / "state").mkdir(mode=0o700)
+    assert "`batchhub ssh-ca create` makes one" in inside("config", "--check").stdout
+    inside("ssh-ca", "create")
+    assert "Warning: there is no SSH" not in inside("config", "--check").stdout
+
+
 def test_who_could_never_sign_in_is_said(inside) -> None:
     clusters = {"here": {"scheduler": "local", "accounts": {"Ann": "asmith"}}}
     inside.config("c.BatchHub.authenticator_class = 'pam'", BatchHub__clusters=clusters)

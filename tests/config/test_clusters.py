@@ -106,6 +106,7 @@ def test_a_whole_one() -> None:
         ({"hpc": {"transport": "ssh", "ssh": {**SSH, "hosts": "h"}}}, "did you mean 'host'?"),
         ({"hpc": {"account": "root"}}, "account 'root' must hold {username}, or everybody would be the same person"),
         ({"hpc": {"node_address": "a b"}}, "node_address 'a b' is not a host name"),
+        ({"hpc": {"callback_url": "hub:8081"}}, "callback_url 'hub:8081' is not like http://hub.example.org:8081"),
         ({"hpc": {"ports": [80, 90]}}, "ports (80, 90) are not a range within 1024 to 65535"),
         ({"hpc": {"ports": [3000, 2000]}}, "ports (3000, 2000) are not a range"),
         ({"hpc": {"node_networks": ["10.0.0.1/8"]}}, "node_networks: 10.0.0.1/8 has host bits set"),
