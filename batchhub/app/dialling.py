@@ -44,7 +44,7 @@ def plan_dialling(proxy: traits.Proxy, state: StateDirectory, site: Site) -> Dia
     clusters = [cluster for cluster in site.clusters if KIND in cluster.tunnel_kinds]
     if not clusters:
         return None
-    if not 1 <= proxy.reverse_port <= 65535:
+    if not proxy.reverse_port:
         raise ConfigError(
             f"cluster {clusters[0].name!r}: for a tunnel of kind 'reverse' the proxy needs a port that its jobs can dial: set "
             f"c.Proxy.reverse_port (it is {proxy.reverse_port})."
