@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 from traitlets import Unicode
 from traitlets.config import Config
 
+from batchhub import __version__
 from batchhub.app.audit_command import AuditCommand
 from batchhub.app.command import Command, run, say
 from batchhub.app.config_command import ConfigCommand
@@ -59,6 +60,14 @@ class ServingCommand(Command):
         ways = {name: self.trait(cls) for name, cls in load_authenticators(hub.authenticator_class).items()}
         site = read_site(hub)
         plan = plan_hub(self.trait, site, self.state(), ways)
+        log.info(
+            "BatchHub %s with %s; state in %s; clusters %s; sign-in by %s",
+            __version__,
+            self.config_path or "its defaults",
+            plan.state.path,
+            ", ".join(cluster.name for cluster in site.clusters),
+            ", ".join(ways),
+        )
         for words in unusable_files(site.clusters):
             log.warning("%s Nothing can be done on this cluster until it is put right.", words)
         try:

@@ -74,6 +74,10 @@ def test_the_proxy_outlives_the_hub_and_is_found_again(shell, ports) -> None:
     wait_for(lambda: answers(public), "the next hub answers through the same proxy")
     assert proxy_pid(shell) == pid
     assert "the proxy runs already" in shell.said(third)
+    assert (
+        f"with {shell.home}/batchhub_config.py; state in {shell.home}/state; clusters here; sign-in by dictionary"
+        in shell.said(third)
+    )
 
     # A proxy that dies is started again by the hub, with its routes.
     os.kill(pid, signal.SIGKILL)
