@@ -41,6 +41,7 @@ class LyingProvider:
         self.sign = self._sign
         self.codes: dict[str, tuple[str, str]] = {}
         self.asked: list[str] = []
+        self.encodings: list[str] = []
         self.forms: list[Mapping[str, str]] = []
         self.down = False
         self.silent: set[str] = set()
@@ -68,6 +69,7 @@ class LyingProvider:
 
     def answer(self, page: _Page, path: str) -> Any:
         self.asked.append(path)
+        self.encodings.append(page.request.headers.get("Accept-Encoding", ""))
         for name, value in self.headers.items():
             page.set_header(name, value)
         if self.down or path in self.silent:

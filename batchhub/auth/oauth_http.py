@@ -77,6 +77,7 @@ class Asker:
             auth_username=who[0],
             auth_password=who[1],
             follow_redirects=False,
+            decompress_response=False,  # a megabyte of gzip could be a gigabyte
             connect_timeout=self._seconds,
             request_timeout=self._seconds,
             ca_certs=self._ca_file or None,

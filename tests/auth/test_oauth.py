@@ -382,6 +382,7 @@ async def test_an_answer_without_end_is_not_read(provider):
     provider.userinfo["more"] = "x" * BODY_LIMIT
     with made(OIDCAuthenticator, provider) as way, pytest.raises(Unreachable):
         await came_back(way, provider)
+    assert set(provider.encodings) == {""}, "nor is one that could be packed asked for"
 
 
 async def test_secrets_are_in_no_log_and_no_repr(provider, caplog):
