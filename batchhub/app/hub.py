@@ -281,10 +281,14 @@ class Hub:
 
     async def _keep_default_route(self) -> None:
         """Whatever no route takes is for the hub that leads, so people's pages come from one that lives."""
+        began = False
         while True:
             try:
                 await self.routes.lead(self._plan.address, led=self._lock is not None)
-                delay = 30.0
+                if not began:
+                    for authenticator in self._plan.authenticators.values():
+                        authenticator.lead()
+                began, delay = True, 30.0
             except Unreachable as error:
                 log.info("the proxy could not be told where the hub is: %s", error)
                 delay = 2.0

@@ -306,6 +306,9 @@ class Authenticator(LoggingConfigurable):
         del handler, name
         return False
 
+    def lead(self) -> None:
+        """Called when people's pages begin to come from this hub, also when it takes over from another, whose memory it has not."""
+
     def close(self) -> None:
         """Called once, when the hub ends: let threads and connections go."""
 

@@ -83,6 +83,10 @@ class LTI11Authenticator(Authenticator):
         """Raises ConfigError: over plain http a launch can be read and used by others before it arrives."""
         need_https(place, type(self).__name__)
 
+    def lead(self) -> None:
+        """What was made before may have been used at the hub that was there then."""
+        self._born = self._clock()
+
     async def preview(self, handler: Any, data: Mapping[str, Any]) -> str | None:
         """Whom a launch would sign in, for the page that asks; it is not used up. ``None`` if it does not count."""
         del handler
@@ -158,7 +162,7 @@ def problem_of(fields: Mapping[str, str], now: datetime, born: datetime) -> str:
     if abs(now - at) > WINDOW:
         return f"oauth_timestamp is {abs((now - at).total_seconds()):.0f} s away"
     if at < born.replace(microsecond=0):
-        return "it was made before this hub started, which cannot know whether it was used"
+        return "it was made before this hub started or took over, so that it cannot know whether it was used"
     return ""
 
 

@@ -12,7 +12,7 @@ import pytest
 from batchhub.app import hub as module
 from batchhub.app.hub import Hub
 from batchhub.control.tasks import Tasks
-from batchhub.core.errors import StoreUnavailable
+from batchhub.core.errors import StoreUnavailable, Unreachable
 
 
 def a_hub(**parts: Any) -> Hub:
@@ -49,6 +49,29 @@ async def test_people_with_servers_are_looked_after_whatever_the_database_does(
         await hub._look_after_people()
     assert looked == [{"ann"}]
     assert "tried again in a minute" in caplog.text
+
+
+async def test_authenticators_are_told_once_that_peoples_pages_come_from_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each time the lead is had, and not before the proxy knows."""
+    done: list[str] = []
+    answers: list[Any] = [Unreachable("no"), None, None]
+
+    async def lead(_address: str, *, led: bool) -> None:
+        done.append(f"proxy told, {led}")
+        if answer := answers.pop(0):
+            raise answer
+
+    async def sleep(_seconds: float) -> None:
+        if not answers:
+            raise asyncio.CancelledError
+
+    monkeypatch.setattr(module, "asyncio", SimpleNamespace(sleep=sleep))
+    way = SimpleNamespace(lead=lambda: done.append("way told"))
+    plan = SimpleNamespace(address="127.0.0.1:8081", authenticators={"lti11": way})
+    hub = a_hub(routes=SimpleNamespace(lead=lead), _plan=plan, _lock=object())
+    with pytest.raises(asyncio.CancelledError):
+        await hub._keep_default_route()
+    assert done == ["proxy told, True", "proxy told, True", "way told", "proxy told, True"]
 
 
 async def test_keeping_house_outlives_the_databases_pauses(

@@ -125,7 +125,14 @@ async def test_what_a_former_process_may_have_taken_is_not_taken(clock, secret):
     clock.now += timedelta(seconds=2)
     way = LTI11Authenticator(consumers={"campus": {"secret_file": str(secret)}}, allow_all=True, clock=clock)
     assert await come(way, fields) is None
-    assert await come(way, launch(clock)) is not None
+    fields = launch(clock)
+    assert await come(way, fields) is not None
+    # Nor does a hub take it that was there all the time and takes over.
+    other = LTI11Authenticator(consumers={"campus": {"secret_file": str(secret)}}, allow_all=True, clock=clock)
+    clock.now += timedelta(seconds=2)
+    other.lead()
+    assert await come(other, fields) is None
+    assert await come(other, launch(clock)) is not None
 
 
 async def test_an_unknown_consumer_costs_what_a_known_one_does(way, clock, monkeypatch):
