@@ -83,7 +83,7 @@ class OpenIDConnect(OAuthAuthenticator):
         if told is None:
             return None
         signed = signed or tokens.signed
-        only = frozenset(name for name, value in signed.items() if name not in told or told[name] != value)
+        only = frozenset(name for name, value in signed.items() if _unordered(told.get(name)) != _unordered(value))
         return Vouched(merged(signed, told), only)
 
     def is_issuer(self, issuer: object) -> bool:
@@ -137,6 +137,15 @@ class OpenIDConnect(OAuthAuthenticator):
             secret_in_form=isinstance(methods, list) and "client_secret_basic" not in methods,
             says_issuer=about.get("authorization_response_iss_parameter_supported") is True,
         )
+
+
+def _unordered(value: object, depth: int = 8) -> object:
+    """Lists of groups and roles come in any order."""
+    if isinstance(value, list) and depth:
+        return sorted(repr(_unordered(one, depth - 1)) for one in value)
+    if isinstance(value, dict) and depth:
+        return {name: _unordered(one, depth - 1) for name, one in value.items()}
+    return value
 
 
 class OIDCAuthenticator(OpenIDConnect):

@@ -251,6 +251,18 @@ async def test_what_only_the_id_token_says(provider):
             assert await again(way, one) is False
 
 
+async def test_groups_in_another_order_are_the_same(provider):
+    """So userinfo may tell that one is gone, without a new ID token."""
+    rules = {"groups_claim": "access.groups", "allow_all": False, "allowed_groups": {"b"}, "enable_auth_state": True}
+    with made(OIDCAuthenticator, provider, **rules) as way:
+        provider.claims, provider.userinfo["access"] = {"access": {"groups": ["a", "b"]}}, {"groups": ["b", "a"]}
+        state = dict((await came_back(way, provider)).auth_state)
+        provider.userinfo["access"] = {"groups": ["a"]}
+        assert (await again(way, {**state, "refresh_token": ""}))["groups"] == ["a"]
+        assert (await again(way, state))["groups"] == ["a"]
+        assert len(provider.forms) == 1
+
+
 async def test_userinfo_that_says_otherwise_than_the_id_token(provider):
     """The token goes first, at a refresh too: nobody becomes another, or is signed out, for it."""
     with made(OIDCAuthenticator, provider, enable_auth_state=True) as way:
