@@ -35,6 +35,7 @@ c.OIDCAuthenticator.issuer, c.OIDCAuthenticator.client_id = "https://id.example.
 c.OIDCAuthenticator.client_secret_file = "/etc/batchhub/oidc-secret"
 """
 DOOR = {"host": "login1.example.org", "known_hosts": "/etc/batchhub/known_hosts"}
+HASH = hash_password("x")
 SECRETS = (
     "oidc-secret",
     "github-secret",
@@ -122,7 +123,7 @@ def test_an_example_is_read_as_it_stands(inside, etc: Path, code: str, site: str
         text += REGISTERED
     if "site_file" not in code:
         text += tables(site)
-    text += code.replace("$argon2id$v=19$m=65536,t=3,p=4$…", hash_password("x"))
+    text += code.replace("$argon2id$v=19$m=65536,t=3,p=4$…", HASH)
     for file, content in (("site.toml", site), ("batchhub_config.py", text)):
         here = content.replace("/etc/ssl/example-ca.pem", "/etc/batchhub/tls/chain.pem").replace(
             "/etc/batchhub", str(etc)
