@@ -75,6 +75,7 @@ class Troubles:
         return "1 failed attempt" if trouble.attempts == 1 else f"{trouble.attempts} failed attempts in {lasted}"
 
     async def _write(self, row: Server, kind: str, words: str) -> None:
+        log.info("server %s of %s: %s: %s", row.id, row.user, kind, words)
         try:
             await self._store.add_event(row.id, kind, words)
         except HubError as error:

@@ -419,7 +419,8 @@ class Opener:
             return self.tunnels[target.cluster, target.kind]
         except KeyError:
             raise TunnelError(
-                f"There is no tunnel of kind {target.kind!r} to the cluster {target.cluster!r}."
+                f"There is no tunnel of kind {target.kind!r} to the cluster {target.cluster!r}: where clusters were changed, the proxy has to read the "
+                "configuration again (`batchhub reload`, or SIGUSR2)."
             ) from None
 
     async def _dial(self, target: Target, handler: Callable[[], H]) -> H:
