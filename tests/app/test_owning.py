@@ -219,7 +219,12 @@ async def test_a_refused_password_is_tried_once(session: Hub, simple: Sshd) -> N
             await session.run()
         session.owning.renew(session.cluster, NAME)
     await until(lambda: not simple.sessions())
-    assert sum("PAM: Authentication failure" in line for line in simple.log[before:]) == 1
+
+    def refusals() -> int:
+        return sum("PAM: Authentication failure" in line for line in simple.log[before:])
+
+    await until(refusals)  # sshd's log is read beside
+    assert refusals() == 1
 
 
 def two_clusters(**hours: float) -> tuple[Owning, dict[str, list[str]]]:
