@@ -169,7 +169,7 @@ async def test_from_a_ticket_to_a_connection_and_its_end(whole: Whole, login: Ss
     name = proof.ccache  # type: ignore[union-attr]
     before = len(login.log)
     assert await whole.run() == NAME
-    assert any("Accepted gssapi-with-mic" in line for line in login.log[before:])
+    await until(lambda: any("Accepted gssapi-with-mic" in line for line in login.log[before:]))
     assert name not in repr(proof) + repr(vars(whole.owning))
     for path in whole.state.rglob("*"):
         assert not path.is_file() or b"krbtgt" not in path.read_bytes(), path
