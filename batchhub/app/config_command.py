@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.metadata import entry_points
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,6 +14,7 @@ from typing import Any, ClassVar
 
 from traitlets import Unicode
 
+from batchhub.app.certificate import doubts, names_needed
 from batchhub.app.command import Command, say
 from batchhub.app.jobs import SiteJobBuilder
 from batchhub.app.plan import plan_hub, without_effect
@@ -20,7 +22,7 @@ from batchhub.app.proxying import plan_proxy
 from batchhub.app.reach import unusable_files
 from batchhub.app.site import load_authenticators, read_site
 from batchhub.app.ssh_ca import AuthorityFiles
-from batchhub.app.state import StateDirectory
+from batchhub.app.state import StateDirectory, utc_now
 from batchhub.auth.base import Authenticator
 from batchhub.config import traits
 from batchhub.core.errors import ConfigError
@@ -72,6 +74,8 @@ class ConfigCommand(Command):
             )
         if plan.settings.tls is not None:
             server_context(plan.settings.tls)
+            for words in doubts(plan.settings.tls.certificate, names_needed(site.origin), utc_now()):
+                say(f"Warning: {words}")
         for words in unusable_files(site.clusters):
             raise ConfigError(words)
         for words in without_effect(site, ways):
@@ -89,7 +93,7 @@ def _lacks_authority(state_dir: Path) -> bool:
 
 def generated_file() -> str:
     """Every setting, commented out, with its default and its meaning."""
-    sections: list[type[Any]] = [*traits.CONCERNS, Authenticator, *_ways()]
+    sections: list[type[Any]] = [*traits.CONCERNS, Authenticator, *ways_to_sign_in()]
     return "\n".join([_HEAD, *(_INHERITED.sub("", cls.class_config_section(sections)) for cls in sections)])
 
 
@@ -97,14 +101,15 @@ _INHERITED = re.compile(r"^#  See also: .*\n# c\..*\n\n?", re.MULTILINE)
 """What a class has from one above it: said there once."""
 
 
-def _ways() -> Iterator[type[Any]]:
-    """What can be named in ``authenticator_class``, and what several of them share."""
+def ways_to_sign_in() -> Iterator[type[Any]]:
+    """What can be named in ``authenticator_class``, and what several of them share. One that cannot be imported is left out."""
     seen: set[type[Any]] = {Authenticator}
     for point in entry_points(group="batchhub.authenticators"):
-        for cls in reversed(point.load().mro()):
-            if issubclass(cls, Authenticator) and cls not in seen:
-                seen.add(cls)
-                yield cls
+        with suppress(ImportError):
+            for cls in reversed(point.load().mro()):
+                if issubclass(cls, Authenticator) and cls not in seen:
+                    seen.add(cls)
+                    yield cls
 
 
 _HEAD = """\

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Generator
 from typing import Any, ClassVar
 
+from batchhub.app.certificate import doubts, names_needed
 from batchhub.app.command import Command, run, set_up_logging
 from batchhub.app.proxying import plan_proxy, run_proxy
 from batchhub.app.site import read_site
 from batchhub.app.standalone import Standalone, pid_file, read_standalone, standalone_chosen
 from batchhub.app.standalone_options import TOKEN, options_page
+from batchhub.app.state import utc_now
 from batchhub.config import traits
 from batchhub.core.errors import ConfigError
 from batchhub.proxy.spawn import supervising
+
+log = logging.getLogger(__name__)
 
 
 class ProxyCommand(Command):
@@ -65,6 +70,9 @@ class ProxyCommand(Command):
         plan = plan_proxy(
             self.trait(traits.Proxy), self.trait(traits.Hub), self.trait(traits.Sessions), self.state(), site
         )
+        if plan.settings.tls is not None and supervising():
+            for words in doubts(plan.settings.tls.certificate, names_needed(site.origin), utc_now()):
+                log.warning("%s", words)
         run_proxy(plan)
 
 

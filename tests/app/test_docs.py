@@ -5,19 +5,15 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import asyncssh
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
-from batchhub.app.config_command import _ways
+from batchhub.app.config_command import ways_to_sign_in
 from batchhub.auth.dictionary import hash_password
 from batchhub.config.traits import CONCERNS
+from tests.proxy.certificates import Authority
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
@@ -90,17 +86,8 @@ def etc(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the examples take for granted in /etc/batchhub: keys, a certificate, secrets."""
     place = tmp_path_factory.mktemp("etc")
     (place / "tls").mkdir()
-    key = ec.generate_private_key(ec.SECP256R1())
-    name, now = (
-        x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "hub.example.org")]),
-        datetime(2026, 11, 28, tzinfo=UTC),
-    )
-    made = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + timedelta(days=1)).sign(
-        key, hashes.SHA256()
-    )
-    pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
-    (place / "tls/chain.pem").write_bytes(made.public_bytes(pem))
-    (place / "tls/key.pem").write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain))
+    _, key = Authority(place / "tls").sign("chain", "hub.example.org")
+    key.rename(place / "tls/key.pem")
     ssh = asyncssh.generate_private_key("ssh-ed25519")
     for one in ("id_ed25519", "service_key", "id_nodes"):
         ssh.write_private_key(str(place / one))
@@ -134,7 +121,7 @@ def test_an_example_is_read_as_it_stands(inside, etc: Path, code: str, site: str
 
 
 def test_every_setting_that_the_docs_name_is_there() -> None:
-    known = {cls.__name__: set(cls.class_trait_names(config=True)) for cls in (*CONCERNS, *_ways())}
+    known = {cls.__name__: set(cls.class_trait_names(config=True)) for cls in (*CONCERNS, *ways_to_sign_in())}
     for page in (page for page in PAGES if page.stem != "architecture"):  # that one names classes
         for section, name in re.findall(r"`(?:c\.)?([A-Z]\w+)\.([a-z_]+)", page.read_text(encoding="utf-8")):
             assert section not in known or name in known[section], f"{page.name}: {section}.{name}"
