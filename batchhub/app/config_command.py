@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -83,7 +83,12 @@ class ConfigCommand(Command):
         if plan.authority is not None and _lacks_authority(Path(hub.state_dir)):
             say("Warning: there is no SSH authority yet: `batchhub ssh-ca create` makes one.")
         where = self.config_path or "the defaults"
-        say(f"{where}: {len(site.clusters)} clusters, {len(site.profiles)} profiles; nothing is wrong.")
+        counts = f"{_count(site.clusters, 'cluster')}, {_count(site.profiles, 'profile')}"
+        say(f"{where}: {counts}; nothing is wrong.")
+
+
+def _count(things: Sequence[object], word: str) -> str:
+    return f"{len(things)} {word}{'' if len(things) == 1 else 's'}"
 
 
 def _lacks_authority(state_dir: Path) -> bool:

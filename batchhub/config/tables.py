@@ -45,6 +45,10 @@ def read(kind: type[T], table: object, where: str) -> T:
             raise ConfigError(f"{where}: {name!r} is needed.")
     try:
         return kind(**given)
+    except ConfigError as error:
+        # A table within another does not know whose it is.
+        own = str(error)
+        raise ConfigError(own if own.startswith((where, "scheduler_options")) else f"{where}: {own}") from error
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{where}: {error}") from error
 

@@ -109,6 +109,10 @@ def test_a_mistake_on_the_command_line(inside, words: str, sentence: str) -> Non
         ("import nothing_like_it", "ModuleNotFoundError: No module named 'nothing_like_it'"),
         ("c.BatchHub.clusters = {}", "No cluster is configured"),
         ("c.BatchHub.clusters = {'x': {'scheduler': 'slrum'}}", "'slrum' is not known; did you mean 'slurm'?"),
+        (
+            "c.BatchHub.clusters = {'x': {'transport': 'ssh', 'ssh': {'host': 'l'}}}",
+            "batchhub: cluster 'x'.ssh: known_hosts is needed for l",
+        ),
         ("c.BatchHub.clusters = {'x': {'schduler': 'slurm'}}", "did you mean 'scheduler'?"),
         ("c.BatchHub.clusters = {'x': {'scheduler_options': {'bindir': 'x'}}}", "did you mean 'bin_dir'?"),
         ("c.BatchHub.profiles = [{'name': 'lab', 'titel': 'x'}]", "did you mean 'title'?"),
@@ -207,7 +211,7 @@ def test_the_generated_file_is_read_without_change(inside) -> None:
         generated.stdout.count("# c.Authenticator.allowed_groups = ") == generated.stdout.count("allowed_users = ") == 1
     )
     inside.file("batchhub_config.py", generated.stdout + "\nc.BatchHub.clusters = {'here': {'scheduler': 'local'}}\n")
-    assert inside("config", "--check").stdout.endswith("1 clusters, 1 profiles; nothing is wrong.\n")
+    assert inside("config", "--check").stdout.endswith("1 cluster, 1 profile; nothing is wrong.\n")
 
 
 def test_the_command_line_stands_above_the_file(inside) -> None:
