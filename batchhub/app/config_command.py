@@ -27,7 +27,7 @@ from batchhub.auth.base import Authenticator
 from batchhub.config import traits
 from batchhub.core.errors import ConfigError
 from batchhub.proxy.tls import server_context
-from batchhub.store.engine import read_url
+from batchhub.store.engine import is_shared, open_engine, read_url
 
 
 class ConfigCommand(Command):
@@ -68,7 +68,7 @@ class ConfigCommand(Command):
             # Whoever checks need not be able to read the hub's own keys: these are made for the check.
             state = StateDirectory.open(place)
             AuthorityFiles(state).create()
-            read_url(plan_hub(self.trait, site, state, ways).database)
+            _check_database(plan_hub(self.trait, site, state, ways).database)
             plan = plan_proxy(
                 self.trait(traits.Proxy), self.trait(traits.Hub), self.trait(traits.Sessions), state, site
             )
@@ -85,6 +85,13 @@ class ConfigCommand(Command):
         where = self.config_path or "the defaults"
         counts = f"{_count(site.clusters, 'cluster')}, {_count(site.profiles, 'profile')}"
         say(f"{where}: {counts}; nothing is wrong.")
+
+
+def _check_database(text: str) -> None:
+    """Its address, and that there is a driver; it is not connected to. Raises ConfigError."""
+    address = read_url(text)
+    if is_shared(address):
+        open_engine(address, connections=1).dispose()
 
 
 def _count(things: Sequence[object], word: str) -> str:
