@@ -135,8 +135,9 @@ async def _stop_all(hub: Hub, user: UserName) -> None:
                     if not seen.server.alive:
                         break
             for view in await hub.service.servers_of(user):
-                if view.server.directory:
-                    shutil.rmtree(view.server.directory, ignore_errors=True)
+                for run in await hub.store.runs_of(user, view.server.name, limit=10_000):
+                    if run.directory:
+                        shutil.rmtree(run.directory, ignore_errors=True)
 
 
 def _config(home: Path, given: Config) -> str:

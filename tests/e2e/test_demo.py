@@ -143,3 +143,4 @@ def test_the_demo_from_the_printed_link_to_the_outcome(demo) -> None:
     assert process.wait(60) in {0, 130, 2, -signal.SIGINT}
     assert "Traceback" not in log.read_text()
     assert not list(directory.glob("batchhub-demo-*")), "the demo left its directory behind"
+    assert not list(directory.glob("home/.batchhub/jobs/*")), "and its jobs' directories"
