@@ -17,7 +17,7 @@ from batchhub.config import traits
 from batchhub.core.errors import ConfigError
 from batchhub.proxy.plane import Parts
 from batchhub.proxy.run import run
-from batchhub.proxy.settings import Metrics, ProxySettings
+from batchhub.proxy.settings import Metrics, ProxySettings, Redirect
 from batchhub.proxy.tls import ServerTLS
 from batchhub.proxy.tokens import HubTokens
 from batchhub.transport.certificates import Authority
@@ -56,6 +56,7 @@ def plan_proxy(
         secure_cookies=over_https(proxy, site.origin),
         origin=site.origin,
         ticket_life=timedelta(days=sessions.absolute_days),
+        redirect=Redirect(proxy.redirect_port, proxy.port) if proxy.redirect_port else None,
         dial_in=dialling.listen if dialling is not None else None,
         metrics=Metrics(proxy.metrics_ip, proxy.metrics_port) if proxy.metrics_port else None,
         workers=proxy.workers,

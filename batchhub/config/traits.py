@@ -135,6 +135,12 @@ class Proxy(Configurable):
         config=True
     )
     ssl_key = Unicode(help="Its key (PEM).").tag(config=True)
+    redirect_port = Int(
+        0,
+        min=0,
+        max=65535,
+        help="Port on which plain http is sent on to https at `port`, as 80 for 443; needs ssl_cert. 0: none.",
+    ).tag(config=True)
     trusted_proxies = List(
         Unicode(), help="Addresses or networks of front-end proxies whose X-Forwarded headers are believed."
     ).tag(config=True)

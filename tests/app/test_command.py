@@ -98,6 +98,7 @@ def test_a_mistake_on_the_command_line(inside, words: str, sentence: str) -> Non
         ("c.Sessions.idle_hours = 0.0", "Sessions.idle_hours: 0.0 is not from 0.01 to 100000."),
         ("c.BatchHub.keep_ended_days = -1", "'keep_ended_days' trait of a BatchHub instance should not be less than 0"),
         ("c.BatchHub.pre_spawn_hook = 3", "pre_spawn_hook"),
+        ("c.Proxy.redirect_port = 80", "A port that redirects to https needs a certificate and its key."),
         ("c.Proxy.ssl_cert = 'x'", "TLS needs both a certificate and its key."),
         ("c.Proxy.ssl_cert = c.Proxy.ssl_key = '/nowhere/key.pem'", "/nowhere/key.pem"),
         ("c.BatchHub.subdomain_host = 'https://hub.example.org'", "neither c.Proxy.ssl_cert nor"),

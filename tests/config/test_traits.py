@@ -38,6 +38,7 @@ Proxy.ip = '0.0.0.0'
 Proxy.metrics_ip = '127.0.0.1'
 Proxy.metrics_port = 0
 Proxy.port = 8000
+Proxy.redirect_port = 0
 Proxy.reverse_host = ''
 Proxy.reverse_ip = '0.0.0.0'
 Proxy.reverse_port = 0
