@@ -141,7 +141,7 @@ def _difference(before: Server, after: Server) -> str:
     if after.outcome is not before.outcome and after.outcome:
         code = "" if after.exit_code is None else f" (exit code {after.exit_code})"
         parts.append(f"{after.outcome}{code}")
-    if after.words != before.words and after.words:
+    if after.words not in {"", before.words, after.outcome}:
         parts.append(after.words)
     return "; ".join(parts)
 
