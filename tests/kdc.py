@@ -12,7 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from tests.needs import missing, need_program
-from tests.slapd import free_port, listening
+from tests.ports import free_port
+from tests.slapd import listening
 
 HOME, OTHER = "HOME.TEST", "OTHER.TEST"
 CROSS = f"krbtgt/{HOME}@{OTHER}"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.needs import missing, need_program
+from tests.ports import free_ports
 from tests.proxy.certificates import Authority
 
 CONF = """
@@ -106,12 +107,6 @@ class Slapd:
     """Where the tree's referral leads: nobody may come here."""
 
 
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
 @contextlib.contextmanager
 def slapd(home: Path, *, simple: int = 0) -> Iterator[Slapd]:
     """``simple``: the least strength of protection a password needs."""
@@ -152,7 +147,7 @@ def slapd(home: Path, *, simple: int = 0) -> Iterator[Slapd]:
         capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    plain, tls = free_port(), free_port()
+    plain, tls = free_ports(2)
     urls = f"ldap://127.0.0.1:{plain} ldaps://127.0.0.1:{tls}"
     with (home / "log").open("wb") as log:
         running = subprocess.Popen([program, "-f", str(conf), "-h", urls, "-d", "0"], stdout=log, stderr=log)

@@ -9,7 +9,6 @@ import pwd
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import threading
@@ -21,6 +20,7 @@ import asyncssh
 import psutil
 
 from tests.needs import need_program, need_root
+from tests.ports import free_port
 
 
 class Sshd:
@@ -36,7 +36,7 @@ class Sshd:
         self.me = pwd.getpwuid(os.geteuid()).pw_name
         self.directory = Path(tempfile.mkdtemp(prefix="batchhub-sshd-"))
         self.directory.chmod(0o755)  # sshd reads authorized keys as the account
-        self.port = _free_port()
+        self.port = free_port()
         key = asyncssh.generate_private_key("ssh-ed25519")
         self.client_key = str(self.directory / "client_key")
         self._write("client_key", key.export_private_key().decode(), 0o600)
@@ -257,9 +257,3 @@ def _at_home(name: str) -> bool:
         return Path(pwd.getpwnam(name).pw_dir).is_dir()
     except KeyError:
         return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

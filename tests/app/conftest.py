@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import pytest
 
 from batchhub.app.command import run
 from batchhub.app.main import BatchHubCommand
+from tests.ports import free_ports
 
 ROOT = Path(__file__).parents[2]
 
@@ -134,10 +134,4 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
 @pytest.fixture
 def ports() -> dict[str, int]:
     """Three free ports, for the public side, the control API and the hub."""
-    probes = [socket.socket() for _ in range(3)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    found = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return dict(zip(("Proxy__port", "Proxy__api_port", "Hub__port"), found, strict=True))
+    return dict(zip(("Proxy__port", "Proxy__api_port", "Hub__port"), free_ports(3), strict=True))

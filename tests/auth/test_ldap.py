@@ -19,8 +19,9 @@ from batchhub.auth.ldap_text import below, first_value, in_dn, in_filter
 from batchhub.auth.ldap_wire import Directory
 from batchhub.auth.rules import sign_in
 from batchhub.core.errors import ConfigError, Unreachable
+from tests.ports import free_port
 from tests.proxy.certificates import Authority
-from tests.slapd import Slapd, free_port, slapd
+from tests.slapd import Slapd, slapd
 
 BASE = "dc=example,dc=org"
 NOW = datetime(2026, 5, 4, 9, tzinfo=UTC)

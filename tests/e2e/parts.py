@@ -7,7 +7,6 @@ import hashlib
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ import requests
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.needs import missing, need_program
+from tests.ports import free_ports
 
 CHROMIUM_FLAGS = (
     "--no-sandbox",
@@ -98,7 +98,7 @@ class HubUnderTest:
         self.config = directory / "batchhub_config.py"
         self.prefix = list(prefix)
         self.host = host
-        self.port, self.api_port, self.hub_port = (_free_port() for _ in range(3))
+        self.port, self.api_port, self.hub_port = free_ports(3)
         own = f"""
 c = get_config()
 c.BatchHub.state_dir = {str(self.state)!r}
@@ -257,12 +257,6 @@ class Person:
 
     def cookies(self) -> dict[str, str]:
         return {cookie["name"]: cookie["value"] for cookie in self.context.cookies()}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def python_config(values: Mapping[str, Any]) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.e2e.parts import HubUnderTest, Person, browser, wait_until
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 
@@ -60,9 +60,7 @@ def watch_titles(page: Page) -> list[str]:
 @pytest.fixture
 def demo(tmp_path: Path):
     """The demo's link; it is ended by Ctrl-C, as a person would."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     stamp = Path(sys.prefix, ".demo")
     if not stamp.exists():
         stamp.touch()  # these tests run in an environment that has it all already

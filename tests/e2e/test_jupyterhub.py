@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import uuid
@@ -25,6 +24,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from tests.e2e.parts import wait_until
 from tests.needs import missing
+from tests.ports import free_port, free_ports
 
 TOKEN = "a-proxy-token-for-this-test"
 SERVICE = "a-service-token-for-this-test"
@@ -114,14 +114,6 @@ class Place:
         )
         assert answer.ok, (answer.status_code, answer.text)
         return answer.json() if answer.content else None
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
@@ -280,9 +272,7 @@ def follow_a_person(place: Place, stack: ExitStack) -> None:
         assert run(channel, "4+5") == "9"
 
         # A server that is dead: the hub's page about it, with the proxy's status.
-        place.routes(
-            "POST", "/user/ghost", target=f"http://127.0.0.1:{free_ports(1)[0]}", jupyterhub=True, user="ghost"
-        )
+        place.routes("POST", "/user/ghost", target=f"http://127.0.0.1:{free_port()}", jupyterhub=True, user="ghost")
         page = person.get("/user/ghost/lab?x=1")
         assert page.status_code == 503
         assert re.search(r"503\s*:\s*Service Unavailable", page.text), page.text[:2000]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
-import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 
 from batchhub.core.model import Endpoint
 from batchhub.tunnel.login import LoginSettings, LoginTunnel
+from tests.ports import free_port
 from tests.sshd import Sshd, accounts
 from tests.tunnel.conftest import pool_of
 from tests.tunnel.front import Front, application, fronting
@@ -35,9 +35,7 @@ def people() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        number = probe.getsockname()[1]
+    number = free_port()
     with application(str(number)):
         yield number
 

@@ -28,6 +28,7 @@ from tests.control.memory import MemoryRoutes
 from tests.fakesched.engine import Cluster as Fake
 from tests.faults.sites import LSF, PBS, SLURM, Site
 from tests.faults.world import ACCOUNT, PATIENCE
+from tests.ports import free_port
 
 ME = UserName(ACCOUNT)
 APPLICATION = """
@@ -117,7 +118,7 @@ async def both(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyte
             "profiles": [{"name": name, "cluster": name, "application": "own", "fields": {}} for name in fakes],
         },
         traits.Watching: {"fast": 0.2, "slow": 0.2, "ceiling": 1.0},
-        traits.Hub: {"port": 0},
+        traits.Hub: {"port": free_port()},
     }
 
     def trait(kind: type[Any]) -> Any:

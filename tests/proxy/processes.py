@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 
 from batchhub.core.tickets import Ticket, sign
+from tests.ports import free_ports
 from tests.proxy.harness import App, parse, read_head
 
 ROOT = Path(__file__).parents[2]
@@ -192,16 +193,6 @@ class Running:
             finally:
                 os.kill(stopped, signal.SIGCONT)
         return found
-
-
-def free_ports(count: int) -> list[int]:
-    import socket
-
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 @asynccontextmanager

@@ -9,9 +9,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.ports import free_ports
 from tests.proxy.certificates import Authority
 from tests.proxy.harness import App, parse, read_head, running
-from tests.proxy.processes import Running, free_ports, proxy, talk, until
+from tests.proxy.processes import Running, proxy, talk, until
 
 pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # of the test; that of the processes is their own
 
