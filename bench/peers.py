@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.machine import PYTHON, free_port, installed, program, raise_file_limit, running, said
+from bench.machine import PYTHON, free_ports, installed, program, raise_file_limit, running, said
 
 HERE = Path(__file__).parent
 TOKEN = "benchmark-token-0123456789abcdef"
@@ -54,7 +54,7 @@ class Running:
 @contextlib.contextmanager
 def started(peer: Peer, application: int, core: int, directory: Path) -> Iterator[Running]:
     """The peer on this core, with a route to the application."""
-    place = Place(free_port(), free_port(), application, directory)
+    place = Place(*free_ports(2), application, directory)
     directory.mkdir()
     ports = [place.api, place.port] if peer.api else [place.port]
     with running(peer.prepare(place), core, ports, peer.secrets) as pid:
