@@ -79,19 +79,6 @@ def pin(core: int, *, patient: bool = False) -> Callable[[], None]:
     return before
 
 
-def free_ports(count: int) -> list[int]:
-    """So many different ports of loopback that nobody has."""
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    found = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return found
-
-
-def free_port() -> int:
-    return free_ports(1)[0]
-
-
 @contextlib.contextmanager
 def running(
     argv: Sequence[str],

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.machine import PYTHON, free_ports, installed, program, raise_file_limit, running, said
+from bench.machine import PYTHON, installed, program, raise_file_limit, running, said
+from tests.ports import free_ports
 
 HERE = Path(__file__).parent
 TOKEN = "benchmark-token-0123456789abcdef"

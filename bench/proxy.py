@@ -16,10 +16,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the package beside us, ins
 
 from batchhub.core.tickets import Ticket, sign
 from bench import options, report
-from bench.machine import PYTHON, conditions, free_port, memory, program, raise_file_limit, running, said, two_cores
+from bench.machine import PYTHON, conditions, memory, program, raise_file_limit, running, said, two_cores
 from bench.measure import CONNECTIONS, NO_WRK, PATH, SMALL, Bench
 from bench.options import Asked
 from bench.peers import Running, add_route, find_peers, ours_checked, ticket_key
+from tests.ports import free_port
 
 
 def requests(bench: Bench) -> None:

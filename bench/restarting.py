@@ -22,9 +22,10 @@ from batchhub.app.state import StateDirectory
 from batchhub.core.model import Endpoint, JobId, Phase, Server, UserName, new_server_id
 from batchhub.core.tickets import Ticket, sign
 from batchhub.store.store import Store
-from bench.machine import PYTHON, Unfit, environment, free_port, raise_file_limit
+from bench.machine import PYTHON, Unfit, environment, raise_file_limit
 from tests.e2e.parts import HubUnderTest, python_config
 from tests.fakesched.engine import Cluster
+from tests.ports import free_port
 
 PATIENCE = 120.0
 SEEN = re.compile(r'^batchhub_servers_seen\{cluster="hpc",truth="seen"\} (\S+)$', re.MULTILINE)

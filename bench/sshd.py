@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.machine import Unfit, environment, free_port, pin, program, running
+from bench.machine import Unfit, environment, pin, program, running
+from tests.ports import free_port
 
 CONFIG = """\
 Port {port}

@@ -15,11 +15,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the package beside us, installed or not
 
 from bench import options, report
-from bench.machine import PYTHON, conditions, free_port, installed, program, raise_file_limit, running, said, two_cores
+from bench.machine import PYTHON, conditions, installed, program, raise_file_limit, running, said, two_cores
 from bench.measure import CONNECTIONS, NO_WRK, PATH, Bench
 from bench.options import Asked
 from bench.peers import Peer, add_route, chp, ours_tunnelled
 from bench.sshd import CIPHER, LoginNode, forward, login_node, missing
+from tests.ports import free_port
 
 SECTIONS = ("requests", "websocket", "transfer")
 WAYS = ("ours", "ssh", "ssh_gcm", "chp", "chp_ssh")
