@@ -104,7 +104,9 @@ class Me:
     def run(self, name: str, code: str) -> None:
         """Start a kernel that runs this, and turn away when it has begun."""
         base = f"{self.hub.url}/user/{ME}/{name}"
-        self.session.get(f"{base}/lab", headers={"Accept": "text/html"}, timeout=60)
+        # A server is told as ready a moment before the proxy has its route.
+        lab = {"url": f"{base}/lab", "headers": {"Accept": "text/html"}, "timeout": 60}
+        wait_until(lambda: self.session.get(**lab).status_code == 200, 60, "JupyterLab's page")
         made = self.session.post(f"{base}/api/kernels", json={"name": "python3"}, timeout=60)
         assert made.status_code == 201, made.text
         head = {"msg_id": uuid.uuid4().hex, "msg_type": "execute_request", "session": "s", "username": ME}

@@ -69,9 +69,15 @@ class Started:
     def ask(self, what: str) -> str:
         """The application, by way of the proxy, as a browser would."""
         url = f"{self.hub.url}/user/{NAME}/{what}"
-        answer = self.session.get(url, headers={"Accept": "text/html"}, timeout=20)
-        assert answer.status_code == 200, answer.text
-        return str(answer.text)
+        said = [requests.Response()]
+
+        def answered() -> bool:
+            # A server is told as ready a moment before the proxy has its route.
+            said[0] = self.session.get(url, headers={"Accept": "text/html"}, timeout=20)
+            return said[0].status_code == 200
+
+        wait_until(answered, 60, f"it answers for {what}")
+        return str(said[0].text)
 
 
 @pytest.fixture

@@ -277,8 +277,9 @@ class Program:
         """A kernel of one's notebook, by way of the proxy."""
         base = f"{self.hub.url}/user/{self.name}/api"
         # A page that a person opens goes by way of the hub, which gives the ticket; programs' requests are refused without one.
-        entered = self.session.get(f"{self.hub.url}/user/{self.name}/lab", headers={"Accept": "text/html"}, timeout=120)
-        assert entered.status_code == 200, entered.text
+        # The first may come a moment before the proxy has the route of a server that is told as ready.
+        lab = {"url": f"{self.hub.url}/user/{self.name}/lab", "headers": {"Accept": "text/html"}, "timeout": 120}
+        wait_until(lambda: self.session.get(**lab).status_code == 200, 60, "JupyterLab's page")
         made = self.session.post(f"{base}/kernels", json={"name": "python3"}, timeout=120)
         assert made.status_code == 201, made.text
         cookies = {cookie.name: cookie.value for cookie in self.session.cookies if cookie.path != "/hub/"}

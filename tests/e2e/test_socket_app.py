@@ -109,9 +109,13 @@ def alice(hub: HubUnderTest) -> Iterator[requests.Session]:
     def ready() -> bool:
         return bool(session.get(server, timeout=120).json()["phase"] == "ready")
 
+    def entered() -> bool:
+        # A server is told as ready a moment before the proxy has its route.
+        answer = session.get(f"{hub.url}/user/alice/", headers={"Accept": "text/html"}, timeout=120)
+        return (answer.status_code, answer.text) == (200, "/ alice")
+
     wait_until(ready, 60, f"ready\n{hub.logs()}")
-    entered = session.get(f"{hub.url}/user/alice/", headers={"Accept": "text/html"}, timeout=120)
-    assert (entered.status_code, entered.text) == (200, "/ alice")
+    wait_until(entered, 60, f"she is let in\n{hub.logs()}")
     yield session
     assert session.delete(server, timeout=120).status_code in {202, 204}
 
